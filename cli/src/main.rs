@@ -1,0 +1,3 @@
+//! The `dilated` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Small programs that teach the `dilated` API, one file each.
