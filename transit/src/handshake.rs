@@ -1,0 +1,375 @@
+//! Everything that happens on a connection before it is a link, as a machine that is fed bytes.
+//!
+//! ```text
+//!            relay only         both at once               Noise                    key confirmation
+//! dialler  please relay.. ->
+//!          <- ok             prologue <-> prologue   Leader: message 1 ->      Follower: KCM ->
+//!                                                    <- Follower: message 2    <- Leader: KCM, if chosen
+//! ```
+//!
+//! Nothing that arrives before the other side has proven that it knows the key can make this machine keep more
+//! than a few hundred bytes (specification `ged`, sections "L2 protocol" and "Noise").
+
+use bytes::{Buf, BytesMut};
+use thiserror::Error;
+
+use crate::{
+    noise::{Ephemeral, FollowerStart, HANDSHAKE_MESSAGE, LeaderStart, LeaderWait, TransportKeys},
+    pipe::{DEFAULT_MAX_FRAME, OpenError, Opener, Sealer, frame_length},
+    prologue::{
+        PrologueError, RelayError, RelayRequest, prologue, read_prologue, read_relay_answer,
+        unfinished_prologue,
+    },
+    role::{DilationKey, Role},
+};
+
+/// The plaintext of a key confirmation message.
+pub const KCM: &[u8] = &[0];
+
+const HEADER: usize = 4;
+
+/// What the frame of a key confirmation announces.
+const CONFIRMATION_FRAME: usize = frame_length(KCM.len());
+
+/// Bounds on what somebody may send who has not proven yet to know the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandshakeLimits {
+    /// Most bytes taken before the handshake is complete, relay answer included. Default 1024; an honest handshake
+    /// needs less than 130.
+    pub max_bytes: usize,
+    /// Longest frame on the finished link, in bytes. Default [`DEFAULT_MAX_FRAME`].
+    pub max_frame: usize,
+}
+
+impl Default for HandshakeLimits {
+    fn default() -> HandshakeLimits {
+        HandshakeLimits { max_bytes: 1024, max_frame: DEFAULT_MAX_FRAME }
+    }
+}
+
+/// Why a connection did not become a link.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The relay did not join us with the other side.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    /// The other end does not speak our protocol.
+    #[error(transparent)]
+    Prologue(#[from] PrologueError),
+    /// A frame of another length than the handshake has.
+    #[error("the other end sent a frame of {length} bytes where the handshake has one of {expected}")]
+    FrameLength {
+        /// What the frame announced, in bytes.
+        length: u32,
+        /// The only length allowed here, in bytes.
+        expected: usize,
+    },
+    /// The other end does not know the key.
+    #[error("the other end has another key; it is not the other side of this wormhole")]
+    WrongKey,
+    /// The other end knows the key, but did not confirm it as the protocol demands.
+    #[error("the other end sent something else instead of its key confirmation")]
+    NoConfirmation,
+    /// More bytes than a handshake needs.
+    #[error("the other end sent more than {limit} bytes before the handshake was complete")]
+    TooManyBytes {
+        /// [`HandshakeLimits::max_bytes`].
+        limit: usize,
+    },
+    /// The connection ended while the handshake was in this stage.
+    #[error("the connection was closed while {0}")]
+    Closed(Stage),
+}
+
+/// How far a handshake has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Stage {
+    /// The relay waits for the other side to come, too. Not to be hurried: that may take long.
+    Relay,
+    /// Waiting for the other side's prologue.
+    Prologue,
+    /// Waiting for the other side's Noise message.
+    Noise,
+    /// Waiting for the other side's key confirmation. A Follower waits here until the Leader has chosen.
+    Confirmation,
+    /// The other side has confirmed its key: a candidate for the Leader, the chosen link for the Follower.
+    Confirmed,
+    /// The handshake has failed.
+    Failed,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Stage::Relay => "the relay waited for the other side",
+            Stage::Prologue => "the other side's greeting was awaited",
+            Stage::Noise => "keys were agreed on",
+            Stage::Confirmation => "the other side's key confirmation was awaited",
+            Stage::Confirmed => "the link was ready",
+            Stage::Failed => "nothing was expected any more",
+        })
+    }
+}
+
+enum State {
+    Relay(Secrets),
+    Prologue(Secrets),
+    NoiseLeader(Box<LeaderWait>),
+    NoiseFollower(Box<FollowerStart>),
+    Confirmation(Box<(Sealer, Opener)>),
+    Confirmed(Box<(Sealer, Opener)>),
+    Failed(HandshakeError),
+}
+
+/// What is needed once the prologue is right, and not touched before.
+struct Secrets {
+    key: DilationKey,
+    ephemeral: Ephemeral,
+}
+
+/// What one step of the machine came to.
+enum Step {
+    Next(State),
+    NeedMore(State),
+}
+
+/// One connection's handshake, without I/O.
+///
+/// Send what [`poll_output`](Self::poll_output) gives, feed what arrives to
+/// [`handle_input`](Self::handle_input), until [`is_confirmed`](Self::is_confirmed); then
+/// [`into_pipe`](Self::into_pipe).
+pub struct LinkHandshake {
+    role: Role,
+    limits: HandshakeLimits,
+    received: usize,
+    input: BytesMut,
+    output: BytesMut,
+    state: State,
+}
+
+impl std::fmt::Debug for LinkHandshake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinkHandshake").field("role", &self.role).field("stage", &self.stage()).finish()
+    }
+}
+
+impl LinkHandshake {
+    /// A handshake on a fresh connection; with `relay`, on a fresh connection to a relay.
+    #[must_use]
+    pub fn new(
+        role: Role,
+        key: DilationKey,
+        ephemeral: Ephemeral,
+        relay: Option<&RelayRequest>,
+        limits: HandshakeLimits,
+    ) -> LinkHandshake {
+        let secrets = Secrets { key, ephemeral };
+        let (state, output) = match relay {
+            // The relay calls us impatient if the prologue follows at once.
+            Some(relay) => (State::Relay(secrets), relay.as_bytes()),
+            None => (State::Prologue(secrets), prologue(role)),
+        };
+        LinkHandshake {
+            role,
+            limits,
+            received: 0,
+            input: BytesMut::new(),
+            output: BytesMut::from(output),
+            state,
+        }
+    }
+
+    /// The bytes to send now, if there are any. Those of the final step, too, must be sent.
+    pub fn poll_output(&mut self) -> Option<BytesMut> {
+        (!self.output.is_empty()).then(|| self.output.split())
+    }
+
+    /// Takes received bytes. Bytes behind the key confirmation belong to the link and wait in its [`Opener`].
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeError`], which is final: later calls return it again. Drop the connection.
+    pub fn handle_input(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
+        match &mut self.state {
+            State::Failed(error) => return Err(error.clone()),
+            State::Confirmed(pipe) => {
+                pipe.1.buffer().extend_from_slice(bytes);
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.received = self.received.saturating_add(bytes.len());
+        self.input.extend_from_slice(bytes);
+        loop {
+            // While a step runs the state is gone; a step that fails leaves its error here.
+            let state = std::mem::replace(&mut self.state, State::Failed(HandshakeError::NoConfirmation));
+            let step = self.step(state).map_err(|error| self.fail(error))?;
+            match step {
+                Step::Next(State::Confirmed(pipe)) => {
+                    self.state = State::Confirmed(pipe);
+                    return Ok(());
+                }
+                Step::Next(state) => self.state = state,
+                Step::NeedMore(state) => {
+                    self.state = state;
+                    break;
+                }
+            }
+        }
+        if self.received > self.limits.max_bytes {
+            return Err(self.fail(HandshakeError::TooManyBytes { limit: self.limits.max_bytes }));
+        }
+        Ok(())
+    }
+
+    /// Notes that the other end closed the connection, and says what that means here.
+    pub fn handle_eof(&mut self) -> HandshakeError {
+        let error = match &self.state {
+            State::Failed(error) => return error.clone(),
+            State::Prologue(_) if !self.input.is_empty() => unfinished_prologue(&self.input).into(),
+            _ => HandshakeError::Closed(self.stage()),
+        };
+        self.fail(error)
+    }
+
+    /// How far the handshake has come.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match self.state {
+            State::Relay(_) => Stage::Relay,
+            State::Prologue(_) => Stage::Prologue,
+            State::NoiseLeader(_) | State::NoiseFollower(_) => Stage::Noise,
+            State::Confirmation(_) => Stage::Confirmation,
+            State::Confirmed(_) => Stage::Confirmed,
+            State::Failed(_) => Stage::Failed,
+        }
+    }
+
+    /// Whether the other side has confirmed its key.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.stage() == Stage::Confirmed
+    }
+
+    /// The two ends of the pipe, once the other side has confirmed its key; before that, `None`.
+    ///
+    /// A Leader that chooses this connection seals a [`KCM`] first.
+    #[must_use]
+    pub fn into_pipe(self) -> Option<(Sealer, Opener)> {
+        match self.state {
+            State::Confirmed(pipe) => Some(*pipe),
+            _ => None,
+        }
+    }
+
+    fn fail(&mut self, error: HandshakeError) -> HandshakeError {
+        self.state = State::Failed(error.clone());
+        self.input = BytesMut::new();
+        self.output.clear();
+        error
+    }
+
+    fn step(&mut self, state: State) -> Result<Step, HandshakeError> {
+        match state {
+            State::Relay(secrets) => self.step_relay(secrets),
+            State::Prologue(secrets) => self.step_prologue(secrets),
+            State::NoiseLeader(wait) => match self.frame()? {
+                None => Ok(Step::NeedMore(State::NoiseLeader(wait))),
+                Some(message) => {
+                    let keys = wait.finish(&message).map_err(|_| HandshakeError::WrongKey)?;
+                    Ok(Step::Next(self.transport(&keys)))
+                }
+            },
+            State::NoiseFollower(start) => match self.frame()? {
+                None => Ok(Step::NeedMore(State::NoiseFollower(start))),
+                Some(message) => {
+                    let (answer, keys) = start.finish(&message).map_err(|_| HandshakeError::WrongKey)?;
+                    self.send_frame(&answer);
+                    Ok(Step::Next(self.transport(&keys)))
+                }
+            },
+            State::Confirmation(pipe) => self.step_confirmation(pipe),
+            state @ (State::Confirmed(_) | State::Failed(_)) => Ok(Step::NeedMore(state)),
+        }
+    }
+
+    fn step_relay(&mut self, secrets: Secrets) -> Result<Step, HandshakeError> {
+        let Some(taken) = read_relay_answer(&self.input)? else {
+            return Ok(Step::NeedMore(State::Relay(secrets)));
+        };
+        self.input.advance(taken);
+        self.output.extend_from_slice(prologue(self.role));
+        Ok(Step::Next(State::Prologue(secrets)))
+    }
+
+    fn step_prologue(&mut self, secrets: Secrets) -> Result<Step, HandshakeError> {
+        let Some(taken) = read_prologue(&self.input, self.role.other())? else {
+            return Ok(Step::NeedMore(State::Prologue(secrets)));
+        };
+        self.input.advance(taken);
+        let Secrets { key, ephemeral } = secrets;
+        Ok(Step::Next(match self.role {
+            Role::Leader => {
+                let (message, wait) = LeaderStart::new(&key, ephemeral).start();
+                self.send_frame(&message);
+                State::NoiseLeader(Box::new(wait))
+            }
+            Role::Follower => State::NoiseFollower(Box::new(FollowerStart::new(&key, ephemeral))),
+        }))
+    }
+
+    fn step_confirmation(&mut self, mut pipe: Box<(Sealer, Opener)>) -> Result<Step, HandshakeError> {
+        let opener = &mut pipe.1;
+        opener.buffer().extend_from_slice(&self.input.split());
+        // The limit on frames holds for those who have proven to know the key; here only one length is right.
+        if let Some(length) = opener.announced()
+            && length != CONFIRMATION_FRAME
+        {
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            return Err(HandshakeError::FrameLength { length, expected: CONFIRMATION_FRAME });
+        }
+        match opener.next_message() {
+            Ok(None) => Ok(Step::NeedMore(State::Confirmation(pipe))),
+            Ok(Some(message)) if message == KCM => Ok(Step::Next(State::Confirmed(pipe))),
+            Ok(Some(_)) => Err(HandshakeError::NoConfirmation),
+            Err(OpenError::Undecryptable) => Err(HandshakeError::WrongKey),
+            Err(_) => Err(HandshakeError::NoConfirmation),
+        }
+    }
+
+    /// The next handshake frame, or `None` while it is incomplete. Its length is known beforehand, so that nobody
+    /// can make us wait for a longer one.
+    fn frame(&mut self) -> Result<Option<[u8; HANDSHAKE_MESSAGE]>, HandshakeError> {
+        let Some(header) = self.input.first_chunk::<HEADER>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*header);
+        if usize::try_from(length) != Ok(HANDSHAKE_MESSAGE) {
+            return Err(HandshakeError::FrameLength { length, expected: HANDSHAKE_MESSAGE });
+        }
+        let message = self.input[HEADER..].first_chunk::<HANDSHAKE_MESSAGE>().copied();
+        if message.is_some() {
+            self.input.advance(HEADER + HANDSHAKE_MESSAGE);
+        }
+        Ok(message)
+    }
+
+    fn send_frame(&mut self, message: &[u8; HANDSHAKE_MESSAGE]) {
+        self.output.extend_from_slice(&[0, 0, 0, 48]);
+        self.output.extend_from_slice(message);
+    }
+
+    /// Both sides have keys. The Follower confirms at once; the Leader only the link it chooses.
+    fn transport(&mut self, keys: &TransportKeys) -> State {
+        let mut sealer = Sealer::new(&keys.send);
+        let opener = Opener::new(&keys.receive, self.limits.max_frame, self.input.split());
+        if self.role == Role::Follower {
+            sealer.seal(&[KCM], &mut self.output).expect("one byte is neither empty nor too long");
+        }
+        State::Confirmation(Box::new((sealer, opener)))
+    }
+}
+
+#[cfg(test)]
+#[path = "handshake_tests.rs"]
+mod tests;

@@ -1,0 +1,113 @@
+//! Making TCP connections, and listening for them.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinSet,
+};
+
+use crate::hint::TcpHint;
+
+/// Addresses of one name that are tried, at the same time.
+const MAX_ADDRESSES: usize = 6;
+
+/// Connects to an endpoint, within `timeout` for all of name resolution and TCP.
+pub(super) async fn connect(endpoint: &TcpHint, timeout: Duration) -> io::Result<TcpStream> {
+    let attempt = async {
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((endpoint.hostname(), endpoint.port()))
+            .await?
+            .take(MAX_ADDRESSES)
+            .collect();
+        let mut attempts = JoinSet::new();
+        for address in addresses {
+            attempts.spawn(connect_address(address));
+        }
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        while let Some(done) = attempts.join_next().await {
+            match done {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => failure = error,
+                Err(_) => {}
+            }
+        }
+        Err(failure)
+    };
+    tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn connect_address(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let stream = socket.connect(address).await?;
+    prepare(&stream);
+    Ok(stream)
+}
+
+/// Options of every connection of ours; none is worth failing for.
+pub(super) fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+/// Makes the kernel throw queued bytes away and send a reset when the stream is dropped.
+pub(super) fn reset_on_drop(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Listeners on one port of both families; the family that the machine does not have is left out.
+pub(super) fn listen() -> io::Result<Vec<TcpListener>> {
+    let v4 = bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let port =
+        v4.as_ref().ok().and_then(|listener| listener.local_addr().ok()).map_or(0, |address| address.port());
+    let v6 = bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        .or_else(|_| bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))));
+    match (v4, v6) {
+        (Ok(v4), Ok(v6)) => Ok(vec![v4, v6]),
+        (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(vec![one]),
+        (Err(error), Err(_)) => Err(error),
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // IPv4 has a listener of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(64)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// The addresses to tell the peer: those of all interfaces, loopback only when there is nothing else or when asked.
+/// Link-local IPv6 addresses are left out, because they mean nothing without a scope that only we know.
+pub(super) fn local_addresses(loopback: bool) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = match if_addrs::get_if_addrs() {
+        Ok(interfaces) => interfaces.iter().map(if_addrs::Interface::ip).collect(),
+        Err(error) => {
+            tracing::debug!(%error, "cannot list the interfaces");
+            Vec::new()
+        }
+    };
+    addresses.retain(|address| match address {
+        IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_unspecified(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local() && !v6.is_unspecified() && !v6.is_multicast(),
+    });
+    addresses.sort_by_key(|address| (address.is_loopback(), address.is_ipv6()));
+    addresses.dedup();
+    if !loopback && addresses.iter().any(|address| !address.is_loopback()) {
+        addresses.retain(|address| !address.is_loopback());
+    }
+    if addresses.is_empty() {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+    }
+    addresses
+}

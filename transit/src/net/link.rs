@@ -1,0 +1,174 @@
+//! The finished link: a reader that opens, a writer that seals.
+
+use std::{
+    future::Future,
+    io,
+    pin::pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+use crate::{
+    path::Path,
+    pipe::{OpenError, Opener, SealError, Sealer},
+};
+
+/// Bytes asked of the socket at once.
+const READ: usize = 256 * 1024;
+
+/// Bytes that an emptied output buffer keeps for the next batch.
+const KEPT_OUTPUT: usize = 1024 * 1024;
+
+/// Why a link ended.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The peer, or something on the way, closed it in order.
+    #[error("the other end closed the connection")]
+    Closed,
+    /// The network failed.
+    #[error("the connection was lost: {0}")]
+    Io(#[from] io::Error),
+    /// What arrived is not what the peer sealed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Nothing more can be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// The receiving half of a [`Link`].
+#[derive(Debug)]
+pub struct LinkReader {
+    stream: OwnedReadHalf,
+    opener: Opener,
+}
+
+impl LinkReader {
+    /// Reads the socket once. Ready when bytes were added; take messages with [`next_message`](Self::next_message)
+    /// until there are none before calling it again.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Closed`] at an orderly end of the stream, [`LinkError::Io`] for everything else.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        let wanted = self.opener.missing().max(READ);
+        let buffer = self.opener.buffer();
+        buffer.reserve(wanted);
+        // The future holds nothing between polls: making a new one each time is the poll function of `read_buf`.
+        match ready!(pin!(self.stream.read_buf(buffer)).poll(cx))? {
+            0 => Poll::Ready(Err(LinkError::Closed)),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The plaintext of the next frame that is here completely.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Open`]; the link is unusable then.
+    pub fn next_message(&mut self) -> Result<Option<Bytes>, LinkError> {
+        Ok(self.opener.next_message()?)
+    }
+}
+
+/// The sending half of a [`Link`].
+#[derive(Debug)]
+pub struct LinkWriter {
+    stream: OwnedWriteHalf,
+    sealer: Sealer,
+    output: BytesMut,
+}
+
+impl LinkWriter {
+    /// Seals one message, whose plaintext is the concatenation of `parts`, behind what is already pending.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Seal`].
+    pub fn seal(&mut self, parts: &[&[u8]]) -> Result<(), LinkError> {
+        Ok(self.sealer.seal(parts, &mut self.output)?)
+    }
+
+    /// Bytes that are sealed and not yet written.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Writes what is pending. Ready when all of it was.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Io`].
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        while !self.output.is_empty() {
+            let n = ready!(std::pin::Pin::new(&mut self.stream).poll_write(cx, &self.output))?;
+            if n == 0 {
+                return Poll::Ready(Err(LinkError::Io(io::ErrorKind::WriteZero.into())));
+            }
+            self.output.advance(n);
+        }
+        if self.output.capacity() > KEPT_OUTPUT {
+            self.output = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A chosen connection to the peer, authenticated and encrypted.
+#[derive(Debug)]
+pub struct Link {
+    /// The receiving half.
+    pub reader: LinkReader,
+    /// The sending half.
+    pub writer: LinkWriter,
+    /// How the peer was reached.
+    pub path: Path,
+}
+
+impl Link {
+    pub(super) fn new(stream: TcpStream, sealer: Sealer, opener: Opener, path: Path) -> Link {
+        let (read, write) = stream.into_split();
+        Link {
+            reader: LinkReader { stream: read, opener },
+            writer: LinkWriter { stream: write, sealer, output: BytesMut::new() },
+            path,
+        }
+    }
+
+    /// Gives the connection up at once: the peer sees a reset, and nothing that was queued is waited for. A flush
+    /// would wait for a network that is gone.
+    pub fn abort(self) {
+        let Link { reader, writer, .. } = self;
+        if let Ok(stream) = reader.stream.reunite(writer.stream) {
+            super::dial::reset_on_drop(&stream);
+        }
+    }
+
+    /// Writes what is pending and ends the connection in order.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the connection.
+    pub async fn close(mut self) {
+        // An error here means that the connection is gone already, which is what was wanted.
+        if std::future::poll_fn(|cx| self.writer.poll_flush(cx)).await.is_ok() {
+            let _ = self.writer.stream.shutdown().await;
+            // Bytes that nobody reads would turn the end into a reset, which may overtake our last bytes.
+            let drain =
+                async { while matches!(self.reader.stream.read(&mut [0; 4096]).await, Ok(n) if n > 0) {} };
+            let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
+        }
+    }
+}

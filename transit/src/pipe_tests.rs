@@ -1,0 +1,188 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const KEY: [u8; 32] = [5; 32];
+
+fn pair() -> (Sealer, Opener) {
+    (Sealer::new(&KEY), Opener::new(&KEY, DEFAULT_MAX_FRAME, BytesMut::new()))
+}
+
+fn bytes_of(length: usize) -> Vec<u8> {
+    (0..=250u8).cycle().take(length).collect()
+}
+
+#[test]
+fn messages_of_every_interesting_length() {
+    let (mut sealer, mut opener) = pair();
+    let around = 65_509..65_538;
+    let lengths =
+        (1..20).chain(4_070..4_100).chain(around).chain([131_037, 131_038, 131_039, 200_009, 1 << 20]);
+    for length in lengths {
+        let message = bytes_of(length);
+        let mut frame = BytesMut::new();
+        sealer.seal(&[&message[..1], &[], &message[1..]], &mut frame).unwrap();
+        assert_eq!(frame.len(), 4 + frame_length(length), "{length}");
+        opener.buffer().extend_from_slice(&frame[..frame.len() - 1]);
+        assert_eq!(opener.next_message(), Ok(None));
+        assert_eq!(opener.missing(), 1);
+        opener.buffer().extend_from_slice(&frame[frame.len() - 1..]);
+        assert_eq!(opener.missing(), 0);
+        assert_eq!(opener.next_message().unwrap().unwrap(), message, "{length}");
+        assert_eq!(opener.next_message(), Ok(None));
+    }
+}
+
+#[test]
+fn parts_may_be_cut_anywhere() {
+    let message = bytes_of(150_000);
+    for cuts in [[9, 65_519], [65_519, 65_520], [1, 149_999], [65_518, 131_039]] {
+        let (mut sealer, mut opener) = pair();
+        let parts = [&message[..cuts[0]], &message[cuts[0]..cuts[1]], &message[cuts[1]..]];
+        sealer.seal(&parts, opener.buffer()).unwrap();
+        assert_eq!(opener.next_message().unwrap().unwrap(), message);
+    }
+}
+
+#[test]
+fn a_frame_over_the_limit_is_refused_before_it_is_there() {
+    let mut opener = Opener::new(&KEY, 1000, BytesMut::new());
+    opener.buffer().extend_from_slice(&1001u32.to_be_bytes());
+    assert_eq!(opener.missing(), 0);
+    let error = OpenError::TooLong { length: 1001, limit: 1000 };
+    assert_eq!(opener.next_message(), Err(error));
+    assert!(error.to_string().contains("1001") && error.to_string().contains("1000"));
+    let mut opener = Opener::new(&KEY, DEFAULT_MAX_FRAME, BytesMut::new());
+    opener.buffer().extend_from_slice(&[0xff; 4]);
+    assert!(matches!(opener.next_message(), Err(OpenError::TooLong { length: 0xffff_ffff, .. })));
+}
+
+#[test]
+fn the_default_limit_fits_the_largest_record() {
+    let (mut sealer, mut opener) = pair();
+    sealer.seal(&[&vec![4; 9], &vec![0; 16 * 1024 * 1024]], opener.buffer()).unwrap();
+    assert_eq!(opener.next_message().unwrap().unwrap().len(), 16 * 1024 * 1024 + 9);
+    sealer.seal(&[&vec![4; 10], &vec![0; 16 * 1024 * 1024]], opener.buffer()).unwrap();
+    assert!(matches!(opener.next_message(), Err(OpenError::TooLong { .. })));
+}
+
+#[test]
+fn an_empty_message_is_an_error_on_both_sides() {
+    let (mut sealer, mut opener) = pair();
+    let mut out = BytesMut::new();
+    assert_eq!(sealer.seal(&[], &mut out), Err(SealError::Empty));
+    assert_eq!(sealer.seal(&[&[], &[]], &mut out), Err(SealError::Empty));
+    assert!(out.is_empty());
+    opener.buffer().extend_from_slice(&16u32.to_be_bytes());
+    assert_eq!(opener.next_message(), Err(OpenError::Empty));
+    for length in [0u32, 1, 15] {
+        let (_, mut opener) = pair();
+        opener.buffer().extend_from_slice(&length.to_be_bytes());
+        assert_eq!(opener.next_message(), Err(OpenError::Undecryptable));
+    }
+}
+
+#[test]
+fn garbage_is_final() {
+    for length in [20usize, 5000, 70_000] {
+        let (mut sealer, mut opener) = pair();
+        let mut frame = BytesMut::new();
+        sealer.seal(&[&bytes_of(length)], &mut frame).unwrap();
+        let mut bad = frame.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        opener.buffer().extend_from_slice(&bad);
+        assert_eq!(opener.next_message(), Err(OpenError::Undecryptable));
+        opener.buffer().extend_from_slice(&frame);
+        assert_eq!(opener.next_message(), Err(OpenError::Undecryptable), "never again, whatever arrives");
+    }
+}
+
+#[test]
+fn frames_cannot_be_replayed_or_swapped() {
+    let (mut sealer, mut opener) = pair();
+    let (mut one, mut two) = (BytesMut::new(), BytesMut::new());
+    sealer.seal(&[b"one"], &mut one).unwrap();
+    sealer.seal(&[b"two"], &mut two).unwrap();
+    opener.buffer().extend_from_slice(&two);
+    assert_eq!(opener.next_message(), Err(OpenError::Undecryptable));
+    let (_, mut opener) = pair();
+    opener.buffer().extend_from_slice(&one);
+    opener.buffer().extend_from_slice(&one);
+    assert_eq!(opener.next_message().unwrap().unwrap(), "one");
+    assert_eq!(opener.next_message(), Err(OpenError::Undecryptable));
+}
+
+#[test]
+fn nonces_run_out_with_an_error_and_never_wrap() {
+    let (mut sealer, mut opener) = pair();
+    sealer.counter = Counter(u64::MAX - 2);
+    opener.counter = Counter(u64::MAX - 2);
+    let mut out = BytesMut::new();
+    assert_eq!(sealer.seal(&[&bytes_of(MAX_NOISE_PLAINTEXT * 2 + 1)], &mut out), Err(SealError::Exhausted));
+    assert!(out.is_empty(), "no half frame");
+    sealer.seal(&[b"a"], &mut out).unwrap();
+    sealer.seal(&[b"b"], &mut out).unwrap();
+    let length = out.len();
+    for _ in 0..2 {
+        assert_eq!(sealer.seal(&[b"c"], &mut out), Err(SealError::Exhausted));
+    }
+    assert_eq!(out.len(), length);
+    opener.buffer().extend_from_slice(&out);
+    assert_eq!(opener.next_message().unwrap().unwrap(), "a");
+    assert_eq!(opener.next_message().unwrap().unwrap(), "b");
+    opener.buffer().extend_from_slice(&out);
+    assert_eq!(opener.next_message(), Err(OpenError::Exhausted));
+}
+
+#[test]
+fn short_messages_do_not_keep_the_buffer_alive() {
+    let (mut sealer, mut opener) = pair();
+    opener.buffer().reserve(1 << 16);
+    let mut kept = Vec::new();
+    for _ in 0..4 {
+        sealer.seal(&[b"short"], opener.buffer()).unwrap();
+        kept.push(opener.next_message().unwrap().unwrap());
+    }
+    let before = opener.buffer().as_ptr() as usize;
+    opener.buffer().reserve((1 << 16) - 16);
+    let after = opener.buffer().as_ptr() as usize;
+    assert!(before.abs_diff(after) < 1 << 16, "the same memory is used again");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_messages_in_any_chunks(
+        lengths in prop::collection::vec(1usize..140_000, 1..4), chunk in 1usize..100_000
+    ) {
+        let (mut sealer, mut opener) = pair();
+        let mut wire = BytesMut::new();
+        for length in &lengths {
+            sealer.seal(&[&bytes_of(*length)], &mut wire).unwrap();
+        }
+        let mut got = Vec::new();
+        for chunk in wire.chunks(chunk) {
+            opener.buffer().extend_from_slice(chunk);
+            while let Some(message) = opener.next_message().unwrap() {
+                got.push(message.len());
+            }
+        }
+        prop_assert_eq!(got, lengths);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..8),
+                                   zeros in 0usize..4) {
+        let (_, mut opener) = pair();
+        opener.buffer().extend_from_slice(&[0; 4][..zeros]);
+        for chunk in chunks {
+            opener.buffer().extend_from_slice(&chunk);
+            let first = opener.next_message();
+            prop_assert!(!matches!(first, Ok(Some(_))));
+            if first.is_err() {
+                prop_assert_eq!(opener.next_message(), first);
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The race of one generation: which endpoints to dial and when, and which candidate becomes the link.
+//!
+//! | what | when |
+//! |---|---|
+//! | a direct hint of the peer | at once |
+//! | a relay in a message that also had a direct hint, while we listen | 2 s later |
+//! | any other relay of the peer | at once |
+//! | a relay of ours | after 2 s while we listen, for direct hints may come; else at once |
+//! | relays of lower priority | 2 s later per step of priority |
+//! | an endpoint that failed | again after 1 s, 2 s, 4 s ... at most 10 s, as long as the race lasts |
+//!
+//! (Specification `ged`, section "Connection hints".) The retries are ours: the Python implementation dials each
+//! hint once and then waits for ever, so that a relay which was down for a moment costs the generation. A peer
+//! that has chosen closes its listener and refuses late dials, which these bounds keep harmless.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    hint::{Hint, RelayHint, TcpHint},
+    path::Path,
+};
+
+/// The rules of a race.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaceConfig {
+    /// Whether the peer can dial us.
+    pub listen: bool,
+    /// Most direct endpoints of the peer that are dialled in one generation. Default 32. A peer could make us
+    /// attack a third party with dials.
+    pub max_direct: usize,
+    /// Most relay endpoints of the peer that are dialled in one generation. Default 8. Our own relays do not count.
+    pub max_relays: usize,
+    /// Most dials that wait for TCP at the same time. Default 16.
+    pub max_concurrent: usize,
+    /// How long a relay waits for direct paths, and each lower step of priority for the one above. Default 2 s.
+    pub relay_delay: Duration,
+    /// The wait before an endpoint that failed is dialled again; it doubles each time. Default 1 s.
+    pub retry_first: Duration,
+    /// The longest such wait. Default 10 s.
+    pub retry_max: Duration,
+}
+
+impl Default for RaceConfig {
+    fn default() -> RaceConfig {
+        RaceConfig {
+            listen: true,
+            max_direct: 32,
+            max_relays: 8,
+            max_concurrent: 16,
+            relay_delay: Duration::from_secs(2),
+            retry_first: Duration::from_secs(1),
+            retry_max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How an endpoint is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Route {
+    /// The endpoint is the peer.
+    Direct,
+    /// The endpoint is a relay.
+    Relay,
+}
+
+/// Who named an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// Our own configuration.
+    Own,
+    /// The peer, so be careful with it.
+    Peer,
+}
+
+/// Names one endpoint of a race.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialId(usize);
+
+/// An endpoint to dial now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dial {
+    /// To be given back to [`Race::handle_connected`] and [`Race::handle_failed`].
+    pub id: DialId,
+    /// The endpoint.
+    pub endpoint: TcpHint,
+    /// What the endpoint is.
+    pub route: Route,
+    /// Who named it.
+    pub origin: Origin,
+}
+
+impl Dial {
+    /// How a link over this dial would be described.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        match self.route {
+            Route::Direct => Path::direct(&self.endpoint),
+            Route::Relay => Path::relay(&self.endpoint),
+        }
+    }
+}
+
+/// Whether another attempt makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// The network failed, or the other side was not there.
+    Later,
+    /// Whatever is there is not the other side.
+    Never,
+}
+
+/// What becomes of a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the link of this generation.
+    Selected,
+    /// Another one was faster; close it.
+    Loser,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// To be dialled at `due`; `failures` attempts have failed.
+    Waiting { due: Instant, failures: u32 },
+    /// TCP is connecting.
+    Dialing { failures: u32 },
+    /// TCP is connected; the handshake runs.
+    Connected { failures: u32 },
+    /// Not to be dialled again.
+    Abandoned,
+}
+
+#[derive(Debug)]
+struct Target {
+    endpoint: TcpHint,
+    route: Route,
+    origin: Origin,
+    state: State,
+}
+
+/// One generation's race, without I/O and without a clock.
+///
+/// After each `handle_*`, and when [`poll_timeout`](Self::poll_timeout) has passed, take everything from
+/// [`poll_dial`](Self::poll_dial).
+#[derive(Debug)]
+pub struct Race {
+    config: RaceConfig,
+    targets: Vec<Target>,
+    known: BTreeMap<(Route, (String, u16)), DialId>,
+    over: bool,
+}
+
+impl Race {
+    /// Starts a race; our own relays are dialled by it, too.
+    #[must_use]
+    pub fn new(config: RaceConfig, own_relays: &[RelayHint], now: Instant) -> Race {
+        let mut race = Race { config, targets: Vec::new(), known: BTreeMap::new(), over: false };
+        let delay = if race.config.listen { race.config.relay_delay } else { Duration::ZERO };
+        race.add_relays(own_relays.iter(), Origin::Own, now + delay);
+        race
+    }
+
+    /// Takes the hints of one message of the peer. Hints already known are not dialled twice, hints over the
+    /// limits are dropped, and Tor hints are ignored.
+    pub fn handle_hints(&mut self, hints: &[Hint], now: Instant) {
+        if self.over {
+            return;
+        }
+        let mut delay = Duration::ZERO;
+        for hint in hints {
+            if let Hint::Direct(endpoint) = hint {
+                self.add(endpoint, Route::Direct, Origin::Peer, now);
+                if self.config.listen {
+                    delay = self.config.relay_delay;
+                }
+            }
+        }
+        let relays = hints.iter().filter_map(|hint| match hint {
+            Hint::Relay(relay) => Some(relay),
+            _ => None,
+        });
+        self.add_relays(relays, Origin::Peer, now + delay);
+    }
+
+    /// The next endpoint to dial now, if there is one and the limit on concurrent dials allows it.
+    pub fn poll_dial(&mut self, now: Instant) -> Option<Dial> {
+        let (due, index) = self.next_due()?;
+        if due > now {
+            return None;
+        }
+        let target = self.targets.get_mut(index)?;
+        if let State::Waiting { failures, .. } = target.state {
+            target.state = State::Dialing { failures };
+        }
+        Some(Dial {
+            id: DialId(index),
+            endpoint: target.endpoint.clone(),
+            route: target.route,
+            origin: target.origin,
+        })
+    }
+
+    /// When [`poll_dial`](Self::poll_dial) will have something, if nothing else happens before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.next_due().map(|(due, _)| due)
+    }
+
+    /// TCP is connected; the dial no longer counts as concurrent.
+    pub fn handle_connected(&mut self, id: DialId) {
+        if let Some(target) = self.targets.get_mut(id.0)
+            && let State::Dialing { failures } = target.state
+        {
+            target.state = State::Connected { failures };
+        }
+    }
+
+    /// A dial or its handshake failed.
+    pub fn handle_failed(&mut self, id: DialId, retry: Retry, now: Instant) {
+        let (first, max) = (self.config.retry_first, self.config.retry_max);
+        let Some(target) = self.targets.get_mut(id.0) else { return };
+        let (State::Dialing { failures } | State::Connected { failures }) = target.state else { return };
+        target.state = match retry {
+            Retry::Never => State::Abandoned,
+            Retry::Later => {
+                let wait = first.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(max);
+                State::Waiting { due: now + wait, failures: failures.saturating_add(1) }
+            }
+        };
+    }
+
+    /// A candidate's key confirmation has arrived.
+    ///
+    /// The first one wins, in both roles: the Leader waits for no better path (specification `ged`), and the
+    /// Follower sees a confirmation only on the link that the Leader chose.
+    pub fn handle_confirmed(&mut self) -> Verdict {
+        if std::mem::replace(&mut self.over, true) { Verdict::Loser } else { Verdict::Selected }
+    }
+
+    /// Whether the link has been chosen. Nothing is dialled any more then.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The earliest target that may be dialled, with its time.
+    fn next_due(&self) -> Option<(Instant, usize)> {
+        let dialing = self.targets.iter().filter(|t| matches!(t.state, State::Dialing { .. })).count();
+        if self.over || dialing >= self.config.max_concurrent {
+            return None;
+        }
+        let waiting = self.targets.iter().enumerate().filter_map(|(index, target)| match target.state {
+            State::Waiting { due, .. } => Some((due, index)),
+            _ => None,
+        });
+        waiting.min()
+    }
+
+    fn add_relays<'a>(&mut self, relays: impl Iterator<Item = &'a RelayHint>, origin: Origin, at: Instant) {
+        let endpoints: Vec<&TcpHint> = relays.flat_map(RelayHint::hints).collect();
+        let tier = |hint: &TcpHint| Tier(hint.priority());
+        let tiers: Vec<Tier> =
+            endpoints.iter().map(|hint| tier(hint)).collect::<BTreeSet<_>>().into_iter().rev().collect();
+        for endpoint in endpoints {
+            let steps = tiers.iter().position(|t| *t == tier(endpoint)).unwrap_or(0);
+            let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+            let delay = self.config.relay_delay.saturating_mul(steps);
+            self.add(endpoint, Route::Relay, origin, at + delay);
+        }
+    }
+
+    fn add(&mut self, endpoint: &TcpHint, route: Route, origin: Origin, due: Instant) {
+        let key = (route, endpoint.endpoint());
+        if let Some(id) = self.known.get(&key) {
+            // Named again: the earlier time counts, but a retry is not hurried, or a peer could make us dial as
+            // often as it likes by repeating itself.
+            if let Some(target) = self.targets.get_mut(id.0)
+                && let State::Waiting { due: before, failures: 0 } = target.state
+            {
+                target.state = State::Waiting { due: due.min(before), failures: 0 };
+            }
+            return;
+        }
+        let limit = match route {
+            Route::Direct => self.config.max_direct,
+            Route::Relay => self.config.max_relays,
+        };
+        let alike = self.targets.iter().filter(|t| t.route == route && t.origin == Origin::Peer).count();
+        if origin == Origin::Peer && alike >= limit {
+            return;
+        }
+        self.known.insert(key, DialId(self.targets.len()));
+        let state = State::Waiting { due, failures: 0 };
+        self.targets.push(Target { endpoint: endpoint.clone(), route, origin, state });
+    }
+}
+
+/// A priority that can be sorted: it is always finite, and 0 and -0 are the same step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Tier(f64);
+
+impl Eq for Tier {}
+
+impl PartialOrd for Tier {
+    fn partial_cmp(&self, other: &Tier) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Tier {
+    fn cmp(&self, other: &Tier) -> std::cmp::Ordering {
+        // Adding 0 turns -0 into 0.
+        (self.0 + 0.0).total_cmp(&(other.0 + 0.0))
+    }
+}
+
+#[cfg(test)]
+#[path = "race_tests.rs"]
+mod tests;

@@ -1,0 +1,174 @@
+use proptest::prelude::*;
+
+use super::*;
+
+#[expect(clippy::disallowed_methods, reason = "an arbitrary origin of virtual time")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+fn secs(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+fn direct(port: u16) -> Hint {
+    Hint::Direct(TcpHint::new("192.0.2.1", port).unwrap())
+}
+
+fn relay(port: u16, priority: f64) -> RelayHint {
+    TcpHint::new("relay.example", port).unwrap().with_priority(priority).into()
+}
+
+fn listening(listen: bool) -> RaceConfig {
+    RaceConfig { listen, ..RaceConfig::default() }
+}
+
+/// Runs virtual time for `seconds` and returns what was dialled and when; nothing ever answers.
+fn dials(race: &mut Race, zero: Instant, seconds: f64) -> Vec<(f64, String)> {
+    let mut now = zero;
+    let mut seen = Vec::new();
+    while now <= zero + secs(seconds) {
+        while let Some(dial) = race.poll_dial(now) {
+            seen.push(((now - zero).as_secs_f64(), dial.path().to_string()));
+        }
+        match race.poll_timeout() {
+            Some(at) if at > now => now = at,
+            _ => break,
+        }
+    }
+    seen
+}
+
+fn expect(seen: &[(f64, String)], expected: &[(f64, &str)]) {
+    let seen: Vec<(f64, &str)> = seen.iter().map(|(at, path)| (*at, path.as_str())).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn relays_wait_for_direct_paths_of_the_same_message() {
+    let zero = start();
+    let mut race = Race::new(listening(true), &[], zero);
+    race.handle_hints(&[Hint::Relay(relay(1, 0.0)), direct(1), direct(2)], zero);
+    let d = ["->tcp:192.0.2.1:1", "->tcp:192.0.2.1:2"];
+    expect(&dials(&mut race, zero, 60.0), &[(0.0, d[0]), (0.0, d[1]), (2.0, "->relay:tcp:relay.example:1")]);
+    // In a message of its own, as Python sends it, a relay is dialled at once.
+    race.handle_hints(&[Hint::Relay(relay(2, 0.0))], zero);
+    expect(&dials(&mut race, zero, 60.0), &[(0.0, "->relay:tcp:relay.example:2")]);
+}
+
+#[test]
+fn without_a_listener_nothing_waits() {
+    let zero = start();
+    let mut race = Race::new(listening(false), &[relay(9, 0.0)], zero);
+    race.handle_hints(&[Hint::Relay(relay(1, 0.0)), direct(1)], zero);
+    let seen = dials(&mut race, zero, 60.0);
+    assert!(seen.len() == 3 && seen.iter().all(|(at, _)| *at == 0.0), "{seen:?}");
+}
+
+#[test]
+fn our_relay_waits_for_direct_hints_and_lower_priorities_for_higher_ones() {
+    let zero = start();
+    let own = [relay(1, -1.0), relay(2, 5.0), relay(3, 5.0), relay(4, 0.0)];
+    let mut race = Race::new(listening(true), &own, zero);
+    let seen = dials(&mut race, zero, 60.0);
+    let at: Vec<(f64, &str)> = seen.iter().map(|(at, path)| (*at, &path[path.len() - 1..])).collect();
+    assert_eq!(at, [(2.0, "2"), (2.0, "3"), (4.0, "4"), (6.0, "1")]);
+}
+
+#[test]
+fn a_relay_that_both_name_is_dialled_once_and_at_the_earlier_time() {
+    let zero = start();
+    let mut race = Race::new(listening(true), &[relay(1, 0.0)], zero);
+    race.handle_hints(&[Hint::Relay(relay(1, 0.0))], zero + secs(0.5));
+    expect(&dials(&mut race, zero + secs(0.5), 60.0), &[(0.0, "->relay:tcp:relay.example:1")]);
+}
+
+#[test]
+fn tor_hints_are_ignored() {
+    let zero = start();
+    let mut race = Race::new(listening(true), &[], zero);
+    let tor = Hint::Tor(TcpHint::new("abc.onion", 80).unwrap());
+    race.handle_hints(&[tor, Hint::Relay(relay(1, 0.0))], zero);
+    expect(&dials(&mut race, zero, 60.0), &[(0.0, "->relay:tcp:relay.example:1")]);
+}
+
+#[test]
+fn what_failed_is_dialled_again_with_growing_waits() {
+    let zero = start();
+    let mut race = Race::new(listening(true), &[], zero);
+    race.handle_hints(&[direct(1)], zero);
+    let mut now = zero;
+    let mut waits = Vec::new();
+    for _ in 0..40 {
+        let dial = race.poll_dial(now).unwrap();
+        race.handle_connected(dial.id);
+        race.handle_failed(dial.id, Retry::Later, now);
+        // Repeating the hint does not hurry the retry.
+        race.handle_hints(&[direct(1)], now);
+        assert_eq!(race.poll_dial(now), None);
+        let next = race.poll_timeout().unwrap();
+        waits.push((next - now).as_secs());
+        now = next;
+    }
+    assert_eq!(waits[..6], [1, 2, 4, 8, 10, 10]);
+    assert_eq!(waits[39], 10);
+    let dial = race.poll_dial(now).unwrap();
+    race.handle_failed(dial.id, Retry::Never, now);
+    race.handle_hints(&[direct(1)], now);
+    assert_eq!((race.poll_timeout(), race.poll_dial(now)), (None, None));
+}
+
+#[test]
+fn the_first_candidate_wins_and_ends_the_race() {
+    let zero = start();
+    let mut race = Race::new(listening(true), &[relay(1, 0.0)], zero);
+    race.handle_hints(&[direct(1)], zero);
+    let dial = race.poll_dial(zero).unwrap();
+    assert_eq!(race.handle_confirmed(), Verdict::Selected);
+    assert_eq!(race.handle_confirmed(), Verdict::Loser);
+    race.handle_failed(dial.id, Retry::Later, zero);
+    race.handle_hints(&[direct(2)], zero);
+    assert!(race.is_over());
+    assert_eq!((race.poll_timeout(), race.poll_dial(zero + secs(100.0))), (None, None));
+}
+
+proptest! {
+    /// Whatever hints come and whatever happens to the dials: limits hold, no endpoint is dialled twice at once,
+    /// and there is always a next step while something waits.
+    #[test]
+    fn limits_hold(
+        steps in prop::collection::vec((0u16..80, any::<bool>(), 0u8..5, -3i8..4), 1..200), listen in any::<bool>()
+    ) {
+        let config = RaceConfig { max_direct: 5, max_relays: 3, max_concurrent: 4, ..listening(listen) };
+        let mut now = start();
+        let mut race = Race::new(config, &[relay(1000, 0.0)], now);
+        let mut open: Vec<Dial> = Vec::new();
+        for (number, is_relay, action, priority) in steps {
+            match action {
+                0 if is_relay => {
+                    let hint = relay(number + 1, f64::from(priority));
+                    race.handle_hints(&[Hint::Relay(hint)], now);
+                }
+                0 | 1 => race.handle_hints(&[direct(number + 1)], now),
+                2 if !open.is_empty() => {
+                    let dial = open.swap_remove(usize::from(number) % open.len());
+                    race.handle_failed(dial.id, if is_relay { Retry::Later } else { Retry::Never }, now);
+                }
+                3 if !open.is_empty() => race.handle_connected(open[usize::from(number) % open.len()].id),
+                _ => now += Duration::from_millis(u64::from(number) * 50),
+            }
+            while let Some(dial) = race.poll_dial(now) {
+                prop_assert!(open.iter().all(|other| other.id != dial.id));
+                open.push(dial);
+            }
+            let dialing = race.targets.iter().filter(|t| matches!(t.state, State::Dialing { .. })).count();
+            let peers = |route| {
+                race.targets.iter().filter(|t| t.route == route && t.origin == Origin::Peer).count()
+            };
+            prop_assert!(dialing <= 4 && peers(Route::Direct) <= 5 && peers(Route::Relay) <= 3);
+            let waiting = race.targets.iter().any(|t| matches!(t.state, State::Waiting { .. }));
+            prop_assert_eq!(race.poll_timeout().is_some(), waiting && dialing < 4);
+            prop_assert!(race.poll_timeout().is_none_or(|at| at > now));
+        }
+    }
+}
