@@ -1,0 +1,97 @@
+//! How a wormhole dilates.
+
+use std::time::Duration;
+
+use dilated_subchannel::MuxConfig;
+use dilated_transit::{RelayHint, net::ConnectorLimits};
+
+use crate::{error::DilationError, manager::ManagerTiming, role::RolePreference};
+
+/// Who opens the control channel's subchannel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ControlOpener {
+    /// The Leader opens and the Follower listens. Right between two of our own peers, which need not know who
+    /// leads.
+    #[default]
+    ByRole,
+    /// This side opens. For a far end, in Python say, that only listens.
+    Open,
+    /// This side listens. For a far end that only opens.
+    Listen,
+}
+
+/// Configuration of [`Wormhole::dilate`](crate::Wormhole::dilate). `DilateConfig::default()` suits most: it listens
+/// on all addresses, uses the public relay, and leads when it may.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DilateConfig {
+    /// Relays to meet at when no direct path opens; all are tried, and so are the peer's. Default: the
+    /// [public relay](crate::PUBLIC_RELAY).
+    pub relays: Vec<RelayHint>,
+    /// Listen for direct connections and tell the peer our addresses. Without it only relays and the peer's
+    /// listener are left. Default: yes.
+    pub listen: bool,
+    /// Advertise loopback addresses even when there are others, for two programs on one machine. Default: no.
+    pub loopback: bool,
+    /// The wanted role. Default: Leader.
+    pub role: RolePreference,
+    /// A quiet link is probed after this long, and given up after three times as much. Default: 30 s.
+    pub ping_interval: Duration,
+    /// How long [`close`](crate::Wormhole::close) waits for the peer to acknowledge what was written. Default: 10 s.
+    pub linger: Duration,
+    /// The subprotocol behind the [control](crate::Control) endpoint. Default: `control`.
+    pub control_name: String,
+    /// The subprotocol behind the [client](crate::Client) and [server](crate::Server) endpoints. Default: `stream`.
+    pub stream_name: String,
+    /// Who opens the control channel.
+    pub control_opener: ControlOpener,
+    /// Subprotocols that the peer may open before [`listener_for`](crate::Dilated::listener_for) is called for
+    /// them. Opens of any other name without a listener are closed at once. The triple's names are always
+    /// expected.
+    pub expected_subprotocols: Vec<String>,
+    /// Limits of memory and of subchannels.
+    pub mux: MuxConfig,
+    /// Limits of hints, dials and handshakes.
+    pub connector: ConnectorLimits,
+    /// Timers of the search for a link.
+    pub timing: ManagerTiming,
+}
+
+impl Default for DilateConfig {
+    fn default() -> Self {
+        DilateConfig {
+            relays: vec![crate::PUBLIC_RELAY.parse().expect("the constant is a valid hint")],
+            listen: true,
+            loopback: false,
+            role: RolePreference::default(),
+            ping_interval: Duration::from_secs(30),
+            linger: Duration::from_secs(10),
+            control_name: "control".to_owned(),
+            stream_name: "stream".to_owned(),
+            control_opener: ControlOpener::default(),
+            expected_subprotocols: Vec::new(),
+            mux: MuxConfig::default(),
+            connector: ConnectorLimits::default(),
+            timing: ManagerTiming::default(),
+        }
+    }
+}
+
+impl DilateConfig {
+    /// The defaults without any relay: direct connections only, nothing leaves for a third party.
+    pub fn direct_only() -> DilateConfig {
+        DilateConfig { relays: Vec::new(), ..DilateConfig::default() }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), DilationError> {
+        let refuse = |why: &str| Err(DilationError::Config(why.to_owned()));
+        if self.control_name == self.stream_name {
+            return refuse("control_name and stream_name are the same; give each endpoint a name of its own");
+        }
+        if self.ping_interval < Duration::from_millis(100) {
+            return refuse("ping_interval is below 100 ms, which would take every hiccup for death");
+        }
+        Ok(())
+    }
+}

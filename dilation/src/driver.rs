@@ -1,0 +1,462 @@
+//! The task behind a wormhole: it owns the mailbox connection, the connector, the link and the timers, tells the
+//! manager what happened, and does what the manager says.
+
+use std::{
+    future::{Future, pending},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dilated_mailbox::{
+    Key, WormholeError,
+    client::Event as MailboxEvent,
+    net::{Mailbox, MailboxDriver},
+};
+use dilated_subchannel::{EndReason, Parity};
+use dilated_transit::{
+    DilationKey, HintLimits, Role,
+    net::{Connector, ConnectorConfig, ConnectorEvent, Link},
+};
+use tokio::sync::watch;
+
+use crate::{
+    clock,
+    endpoint::DilateRequest,
+    error::DilationError,
+    generation::Generation,
+    link::{LinkEnd, LinkPump},
+    manager::{Action, Manager, ManagerTiming, State},
+    role::DilationSide,
+    status::LinkStatus,
+    wormhole::{Shared, Snapshot},
+};
+
+/// Messages that may wait for the application, in number and bytes. A peer that sends more, to a program that does
+/// not read, would otherwise fill its memory; bulk data belongs into subchannels, which have flow control.
+const MAX_INBOX_MESSAGES: usize = 4096;
+const MAX_INBOX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Links that may end, one after the other, with a record that cannot be read. The peer sends it again on every new
+/// link, so it would go on for ever.
+const MAX_UNREADABLE: u32 = 3;
+
+/// How long an orderly end may wait for the last bytes of the link to leave.
+const FIN_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The dilated part, from `dilate()` on.
+#[derive(Debug)]
+struct Dilation {
+    request: DilateRequest,
+    side: DilationSide,
+    connector: Option<Connector>,
+    link: Option<LinkPump>,
+    unreadable: u32,
+}
+
+impl Drop for Dilation {
+    fn drop(&mut self) {
+        // For the case that the task itself is dropped, with its runtime; in every other the reason is known and
+        // was given before.
+        self.request.mux.fail(EndReason::closed("the wormhole's task is gone"));
+    }
+}
+
+impl Dilation {
+    fn set_link_status(&self, link: LinkStatus) {
+        self.request.status.send_modify(|status| status.link = link);
+    }
+}
+
+/// How far an orderly close has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Written data is being delivered, until then at most.
+    Draining(Instant),
+    /// The mailbox is being closed.
+    Leaving,
+}
+
+/// The task's state.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    mailbox_driver: MailboxDriver,
+    mailbox: Mailbox,
+    shared: Arc<Shared>,
+    state: watch::Sender<Snapshot>,
+    key: Option<Key>,
+    manager: Manager,
+    dilation: Option<Dilation>,
+    phase: Phase,
+}
+
+/// What woke the driver.
+enum Woken {
+    Mailbox(MailboxEvent),
+    Requests,
+    Connector(ConnectorEvent),
+    Link(LinkEnd),
+    Timer,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        mailbox_driver: MailboxDriver,
+        mailbox: Mailbox,
+        shared: Arc<Shared>,
+        state: watch::Sender<Snapshot>,
+    ) -> Driver {
+        Driver {
+            mailbox_driver,
+            mailbox,
+            shared,
+            state,
+            key: None,
+            manager: Manager::new(HintLimits::default(), ManagerTiming::default()),
+            dilation: None,
+            phase: Phase::Open,
+        }
+    }
+
+    /// Runs the wormhole to its end.
+    pub(crate) async fn run(mut self) {
+        let result = loop {
+            self.publish();
+            let deadline = self.deadline();
+            let woken = {
+                let (connector, link) = match &mut self.dilation {
+                    Some(dilation) => (dilation.connector.as_mut(), dilation.link.as_mut()),
+                    None => (None, None),
+                };
+                tokio::select! {
+                    event = self.mailbox_driver.next() => Woken::Mailbox(event),
+                    () = self.shared.woken() => Woken::Requests,
+                    event = optional(connector.map(Connector::next)) => Woken::Connector(event),
+                    end = optional(link.map(LinkPump::run)) => Woken::Link(end),
+                    () = sleep_until(deadline) => Woken::Timer,
+                }
+            };
+            match woken {
+                Woken::Mailbox(MailboxEvent::Closed(result)) => break result,
+                Woken::Mailbox(event) => {
+                    if let Err(error) = self.handle_mailbox(event) {
+                        self.mailbox.fail(error);
+                    }
+                }
+                Woken::Requests => {
+                    if self.handle_requests() {
+                        break Err(WormholeError::Closed);
+                    }
+                }
+                Woken::Connector(event) => self.handle_connector(event),
+                Woken::Link(end) => self.handle_link_end(end),
+                Woken::Timer => self.handle_timers(),
+            }
+            self.perform_actions();
+        };
+        self.finish(result).await;
+    }
+
+    /// The next moment at which a timer of ours is due.
+    fn deadline(&self) -> Option<Instant> {
+        let drain = match self.phase {
+            Phase::Draining(until) => Some(until),
+            _ => None,
+        };
+        self.manager.poll_timeout().into_iter().chain(drain).min()
+    }
+
+    fn handle_timers(&mut self) {
+        let now = clock::now();
+        self.manager.handle_timeout(now);
+        if matches!(self.phase, Phase::Draining(until) if until <= now) {
+            tracing::info!("the other side did not acknowledge everything before the deadline of the close");
+            self.leave();
+        }
+    }
+
+    /// Returns whether to end at once.
+    fn handle_requests(&mut self) -> bool {
+        let mut requests = self.shared.requests();
+        let dropped = requests.dropped;
+        let dilate = requests.dilate.take();
+        let abandon = std::mem::take(&mut requests.abandon_link);
+        let close = std::mem::take(&mut requests.close);
+        drop(requests);
+        if let Some(request) = dilate {
+            self.dilate(request);
+        }
+        if abandon {
+            self.lose_link("given up by this program".to_owned());
+        }
+        if close && self.phase == Phase::Open {
+            self.close();
+        }
+        dropped
+    }
+
+    fn dilate(&mut self, request: DilateRequest) {
+        let side = DilationSide::random(request.config.role, &mut rand::rng());
+        self.manager.set_limits(request.config.connector.hints, request.config.timing);
+        self.dilation =
+            Some(Dilation { request, side: side.clone(), connector: None, link: None, unreadable: 0 });
+        self.manager.dilate(side, clock::now());
+    }
+
+    fn handle_mailbox(&mut self, event: MailboxEvent) -> Result<(), WormholeError> {
+        let now = clock::now();
+        match event {
+            MailboxEvent::Welcome(welcome) => self.state.send_modify(|s| s.welcome = Some(welcome)),
+            MailboxEvent::Code(code) => self.state.send_modify(|s| s.code = Some(code)),
+            MailboxEvent::UnverifiedKey(key) => {
+                self.key = Some(key.clone());
+                self.state.send_modify(|s| s.key = Some(key));
+            }
+            MailboxEvent::Verifier(verifier) => self.state.send_modify(|s| s.verifier = Some(verifier)),
+            MailboxEvent::Versions(versions) => {
+                self.manager.handle_versions(&versions.can_dilate, now);
+                self.state.send_modify(|s| s.versions = Some(versions));
+            }
+            MailboxEvent::Message(message) => self.deliver(message)?,
+            MailboxEvent::Dilate(message) => self.manager.handle_message(message, now),
+            event => tracing::debug!(?event, "mailbox"),
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, message: Vec<u8>) -> Result<(), WormholeError> {
+        let mut inbox = self.shared.inbox();
+        if inbox.messages.len() >= MAX_INBOX_MESSAGES || inbox.bytes + message.len() > MAX_INBOX_BYTES {
+            return Err(WormholeError::Limit {
+                what: "messages waiting for this program, which has to read them with next_message()",
+                limit: MAX_INBOX_MESSAGES as u64,
+            });
+        }
+        inbox.bytes += message.len();
+        inbox.messages.push_back(message);
+        drop(inbox);
+        self.state.send_modify(|s| s.messages += 1);
+        Ok(())
+    }
+
+    fn handle_connector(&mut self, event: ConnectorEvent) {
+        match event {
+            ConnectorEvent::LocalHints(hints) => self.manager.handle_local_hints(hints),
+            ConnectorEvent::Dialing(path) => tracing::debug!(%path, "dialling"),
+            ConnectorEvent::Failed { path, reason } => tracing::debug!(%path, reason, "no link there"),
+            ConnectorEvent::Selected(link) => self.use_link(*link),
+        }
+    }
+
+    fn use_link(&mut self, link: Link) {
+        let accepted = self.manager.handle_selected(clock::now());
+        let Some(dilation) = &mut self.dilation else { return link.abort() };
+        if !accepted {
+            return link.abort();
+        }
+        dilation.connector = None;
+        tracing::info!(generation = %self.manager.generation(), "link up");
+        let mut pump =
+            LinkPump::new(link, dilation.request.mux.clone(), dilation.request.config.ping_interval);
+        if self.phase != Phase::Open {
+            pump.drain();
+        }
+        dilation.set_link_status(LinkStatus::Connected { path: pump.path().clone() });
+        dilation.link = Some(pump);
+    }
+
+    fn handle_link_end(&mut self, end: LinkEnd) {
+        match end {
+            LinkEnd::Lost(reason) => self.lose_link(reason),
+            LinkEnd::Unreadable(reason) => {
+                let seen = self.dilation.as_mut().map_or(0, |dilation| {
+                    dilation.unreadable += 1;
+                    dilation.unreadable
+                });
+                if seen >= MAX_UNREADABLE {
+                    self.fail_dilation(DilationError::Protocol(reason));
+                } else {
+                    self.lose_link(reason);
+                }
+            }
+            LinkEnd::Fatal(reason) => self.fail_dilation(DilationError::Protocol(reason)),
+            LinkEnd::Drained => {
+                if matches!(self.phase, Phase::Draining(_)) {
+                    self.leave();
+                }
+                // The link stays up until the mailbox is closed.
+            }
+        }
+    }
+
+    fn lose_link(&mut self, reason: String) {
+        let Some(dilation) = &mut self.dilation else { return };
+        let Some(link) = dilation.link.take() else { return };
+        tracing::info!(generation = %self.manager.generation(), reason, "link lost");
+        link.abort();
+        dilation.set_link_status(LinkStatus::Reconnecting { reason });
+        self.manager.handle_link_lost(clock::now());
+    }
+
+    fn perform_actions(&mut self) {
+        while let Some(action) = self.manager.poll_action() {
+            match action {
+                Action::Send(message) => {
+                    if let Err(error) = self.mailbox.send_dilate(message) {
+                        tracing::debug!(%error, "a dilation message cannot be sent any more");
+                    }
+                }
+                Action::RoleChosen(role) => self.role_chosen(role),
+                Action::StartConnector(role, generation) => self.start_connector(role, generation),
+                Action::StopConnector => {
+                    if let Some(dilation) = &mut self.dilation {
+                        dilation.connector = None;
+                    }
+                }
+                Action::UseHints(hints) => {
+                    if let Some(connector) = self.dilation.as_mut().and_then(|d| d.connector.as_mut()) {
+                        connector.add_peer_hints(hints);
+                    }
+                }
+                Action::AbortLink => self.abort_link("the other side started a new generation"),
+                Action::Failed(error) => self.fail_dilation(error),
+            }
+        }
+    }
+
+    fn role_chosen(&mut self, role: Role) {
+        if let Some(dilation) = &self.dilation {
+            dilation.request.mux.start(match role {
+                Role::Leader => Parity::Odd,
+                Role::Follower => Parity::Even,
+            });
+            dilation.request.status.send_modify(|status| status.role = Some(role));
+        }
+    }
+
+    fn start_connector(&mut self, role: Role, generation: Generation) {
+        let (Some(dilation), Some(key)) = (&mut self.dilation, &self.key) else { return };
+        let key = <[u8; 32]>::try_from(key.derive("dilation-v1", 32)).expect("32 bytes were asked for");
+        let key = DilationKey::new(key);
+        // While reconnecting, the reason of the loss is worth more than the word "connecting".
+        if matches!(dilation.request.status.borrow().link, LinkStatus::Waiting) {
+            dilation.set_link_status(LinkStatus::Connecting);
+        }
+        let config = &dilation.request.config;
+        let connector = Connector::start(ConnectorConfig {
+            role,
+            key,
+            side: dilation.side.as_str().to_owned(),
+            listen: config.listen,
+            loopback: config.loopback,
+            relays: config.relays.clone(),
+            limits: config.connector.clone(),
+        });
+        match connector {
+            Ok(connector) => dilation.connector = Some(connector),
+            Err(error) => {
+                // The Leader's timer, or the peer's, starts the next generation.
+                tracing::warn!(%error, "could not start to look for a link");
+            }
+        }
+        tracing::debug!(%generation, "connecting");
+    }
+
+    fn abort_link(&mut self, reason: &str) {
+        let Some(dilation) = &mut self.dilation else { return };
+        if let Some(link) = dilation.link.take() {
+            link.abort();
+        }
+        dilation.set_link_status(LinkStatus::Reconnecting { reason: reason.to_owned() });
+    }
+
+    /// The dilation ends; the wormhole stays.
+    fn fail_dilation(&mut self, error: DilationError) {
+        self.manager.stop();
+        if let Some(dilation) = &mut self.dilation {
+            if let Some(link) = dilation.link.take() {
+                link.abort();
+            }
+            dilation.connector = None;
+            dilation.request.mux.fail(EndReason::failed(error.to_string()));
+            dilation.set_link_status(LinkStatus::Stopped { error: Some(error) });
+        }
+    }
+
+    /// Begins an orderly close: what was written is delivered first, if there is hope for it.
+    fn close(&mut self) {
+        let state = self.manager.state();
+        let hopeless = matches!(state, State::Waiting { .. } | State::Stopped(_));
+        if let Some(dilation) = self.dilation.as_mut().filter(|_| !hopeless) {
+            let acknowledged = dilation.request.mux.usage().outbox_bytes == 0;
+            if dilation.link.is_some() || !acknowledged {
+                self.phase = Phase::Draining(clock::now() + dilation.request.config.linger);
+                if let Some(link) = &mut dilation.link {
+                    link.drain();
+                }
+                return;
+            }
+        }
+        self.leave();
+    }
+
+    fn leave(&mut self) {
+        self.phase = Phase::Leaving;
+        self.mailbox.close();
+    }
+
+    /// Tells the application everything that changed.
+    fn publish(&mut self) {
+        let mailbox = self.mailbox.status();
+        self.state.send_if_modified(|state| {
+            let changed = state.status != mailbox;
+            state.status = mailbox.clone();
+            changed
+        });
+        if let Some(dilation) = &self.dilation {
+            let generation = self.manager.generation();
+            dilation.request.status.send_if_modified(|status| {
+                let changed = status.mailbox != mailbox || status.generation != generation;
+                status.mailbox = mailbox;
+                status.generation = generation;
+                changed
+            });
+        }
+    }
+
+    async fn finish(mut self, result: Result<(), WormholeError>) {
+        self.manager.stop();
+        if let Some(mut dilation) = self.dilation.take() {
+            dilation.connector = None;
+            let (reason, error) = match &result {
+                Ok(()) => (EndReason::closed("the wormhole was closed"), None),
+                Err(WormholeError::Closed) => {
+                    (EndReason::closed("the wormhole was dropped"), Some(WormholeError::Closed))
+                }
+                Err(error) => (EndReason::failed(error.to_string()), Some(error.clone())),
+            };
+            dilation.request.mux.fail(reason);
+            if let Some(link) = dilation.link.take() {
+                link.close(FIN_DEADLINE).await;
+            }
+            dilation.set_link_status(LinkStatus::Stopped { error: error.map(DilationError::Wormhole) });
+        }
+        self.publish();
+        self.state.send_modify(|state| state.closed = Some(result));
+    }
+}
+
+/// The future, or one that never ends.
+async fn optional<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,39 @@
+//! Why a dilation did not come about, or ended.
+
+use thiserror::Error;
+
+/// Why there is no dilated link, for good. A link that is lost and comes back is not an error; the status tells
+/// of it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DilationError {
+    /// The peer's software cannot dilate, or shares no version of the protocol with us.
+    #[error(
+        "the other side cannot dilate: its program offers {theirs}, ours needs \"ged\"; \
+         both programs must be built for dilated wormholes"
+    )]
+    PeerCannotDilate {
+        /// The versions it offered, for people.
+        theirs: String,
+    },
+    /// The peer's side equals ours.
+    #[error(
+        "our own dilation message came back to us; somebody reflects messages, start again with a new code"
+    )]
+    Reflection,
+    /// The peer broke the protocol in a way that every new link would repeat.
+    #[error("the other side broke the dilation protocol: {0}")]
+    Protocol(String),
+    /// This wormhole was built with `dilation(false)`.
+    #[error("this wormhole was built without dilation; build it with `.dilation(true)`")]
+    Disabled,
+    /// `dilate` may be called once.
+    #[error("`dilate` was already called on this wormhole; keep and share the Dilated that it gave")]
+    AlreadyDilated,
+    /// The wormhole ended.
+    #[error("the wormhole ended: {0}")]
+    Wormhole(#[from] crate::WormholeError),
+    /// The configuration cannot work.
+    #[error("the dilation's configuration cannot work: {0}")]
+    Config(String),
+}

@@ -1,0 +1,60 @@
+//! What is going on, for people and programs.
+
+use std::fmt;
+
+use dilated_mailbox::client::MailboxStatus;
+use dilated_transit::{Path, Role};
+
+use crate::{error::DilationError, generation::Generation};
+
+/// The state of a dilation at one moment.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DilationStatus {
+    /// The connection to the mailbox server, the key and the code. A lost mailbox costs nothing while the link is up.
+    pub mailbox: MailboxStatus,
+    /// Ours, once the peer's `please` is here.
+    pub role: Option<Role>,
+    /// Counts the links, from 0.
+    pub generation: Generation,
+    /// The link.
+    pub link: LinkStatus,
+}
+
+/// The state of the link.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum LinkStatus {
+    /// Waiting for the peer to dilate too.
+    Waiting,
+    /// Looking for the first link.
+    Connecting,
+    /// On a link.
+    Connected {
+        /// How it was reached.
+        path: Path,
+    },
+    /// The link was lost; looking for the next one. What is written meanwhile is queued.
+    Reconnecting {
+        /// Why it was lost.
+        reason: String,
+    },
+    /// Ended, for good.
+    Stopped {
+        /// Why, unless the wormhole was closed in order.
+        error: Option<DilationError>,
+    },
+}
+
+impl fmt::Display for LinkStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LinkStatus::Waiting => f.write_str("waiting for the other side"),
+            LinkStatus::Connecting => f.write_str("connecting"),
+            LinkStatus::Connected { path } => write!(f, "connected {path}"),
+            LinkStatus::Reconnecting { reason } => write!(f, "reconnecting: {reason}"),
+            LinkStatus::Stopped { error: Some(error) } => write!(f, "stopped: {error}"),
+            LinkStatus::Stopped { error: None } => f.write_str("stopped"),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Links, endpoints, subchannels, recovery and memory, ours against ours through the embedded servers.
+
+use crate::common::{Servers, soon};
+use bytes::Bytes;
+use dilated::{LinkStatus, Role, RolePreference, Subchannel};
+use futures::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Bytes that differ everywhere, so that a lost, doubled or moved piece shows.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length as u64 / 8 + 1)
+        .flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes())
+        .take(length)
+        .collect()
+}
+
+async fn read_all(mut subchannel: Subchannel) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    subchannel.read_to_end(&mut bytes).await.expect("a clean end");
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_triple_carries_bytes_both_ways() {
+    let servers = Servers::start().await;
+    let (a, mut leader, b, mut follower) = servers.dilated().await;
+    let (control_a, client_a, mut server_a) = leader.endpoints().expect("first time");
+    let (control_b, client_b, mut server_b) = follower.endpoints().expect("first time");
+    assert!(leader.endpoints().is_none(), "single-use");
+
+    let (ca, cb) = soon("control", async { tokio::join!(control_a.connect(), control_b.connect()) }).await;
+    let (mut ca, mut cb) = (ca.expect("control"), cb.expect("control"));
+    ca.send(Bytes::from_static(b"are you there?")).await.expect("sent");
+    assert_eq!(soon("a message", cb.recv()).await.expect("open").as_deref(), Some(&b"are you there?"[..]));
+    cb.send(Bytes::from_static(b"yes")).await.expect("sent");
+    assert_eq!(soon("a message", ca.recv()).await.expect("open").as_deref(), Some(&b"yes"[..]));
+
+    for (client, server) in [(&client_a, &mut server_b), (&client_b, &mut server_a)] {
+        let data = pattern(3_000_000);
+        let mut out = soon("an open", client.connect()).await.expect("open");
+        let incoming = tokio::spawn({
+            let sent = data.clone();
+            async move {
+                out.write_all(&sent).await.expect("written");
+                out.shutdown().await.expect("half-closed");
+                read_all(out).await
+            }
+        });
+        let mut subchannel = soon("an incoming one", server.next()).await.expect("listening").expect("open");
+        let mut received = Vec::new();
+        soon("the data", subchannel.read_to_end(&mut received)).await.expect("a clean end");
+        assert!(received == data, "what came is not what was sent");
+        subchannel.write_all(b"thank you").await.expect("the other direction is still open");
+        subchannel.shutdown().await.expect("closed");
+        assert_eq!(soon("the answer", incoming).await.expect("no panic"), b"thank you");
+    }
+    assert_eq!(leader.status().role, Some(Role::Leader));
+    assert_eq!(follower.status().role, Some(Role::Follower));
+    let (x, y) = soon("close", async { tokio::join!(a.close(), b.close()) }).await;
+    assert_eq!((x, y), (Ok(()), Ok(())));
+    assert_eq!(leader.status().link, LinkStatus::Stopped { error: None });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn named_subprotocols_meet_and_unexpected_ones_are_closed() {
+    let servers = Servers::start().await;
+    let (_a, leader, _b, follower) = servers.dilated().await;
+    let mut listener = follower.listener_for("chess").expect("free");
+    assert!(follower.listener_for("chess").is_err(), "one listener a name");
+    let chess = leader.connector_for("chess").expect("a name");
+    let mut white = soon("an open", chess.connect()).await.expect("open");
+    let mut black = soon("an incoming one", listener.accept()).await.expect("open");
+    assert_eq!(black.subprotocol(), "chess");
+    white.write_all(b"e4").await.expect("written");
+    let mut move_ = [0; 2];
+    soon("a move", black.read_exact(&mut move_)).await.expect("read");
+    assert_eq!(&move_, b"e4");
+
+    let nobody = leader.connector_for("nobody listens").expect("a name");
+    let refused = soon("an open", nobody.connect()).await.expect("open");
+    assert_eq!(soon("a close", read_all(refused)).await, b"");
+    assert!(leader.connector_for("").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_listeners_the_relay_carries_the_link() {
+    let servers = Servers::start().await;
+    let (a, b) = servers.pair().await;
+    let config = |role| {
+        let mut config = servers.config(role);
+        config.listen = false;
+        config.relays = vec![servers.relay.parse().expect("a hint")];
+        config
+    };
+    let mut x = a.dilate(config(RolePreference::Leader)).expect("dilate");
+    let mut y = b.dilate(config(RolePreference::Follower)).expect("dilate");
+    let path = soon("a link", x.connected()).await.expect("connected");
+    assert!(!path.is_direct(), "{path}");
+    assert_eq!(path.to_string(), format!("->relay:{}", servers.relay));
+    let (_, client, _) = x.endpoints().expect("first");
+    let (_, _, mut server) = y.endpoints().expect("first");
+    let mut out = soon("an open", client.connect()).await.expect("open");
+    out.write_all(&pattern(500_000)).await.expect("written");
+    drop(out);
+    let incoming = soon("an incoming one", server.accept()).await.expect("open");
+    assert!(soon("the data", read_all(incoming)).await == pattern(500_000));
+}
+
+/// Cuts the link again and again while both sides stream, from either side.
+async fn survives_cuts(cutter_leads: bool) {
+    let servers = Servers::start().await;
+    let (a, mut leader, b, mut follower) = servers.dilated().await;
+    let (_, client, _) = leader.endpoints().expect("first");
+    let (_, _, mut server) = follower.endpoints().expect("first");
+    let data = pattern(24_000_000);
+    let sender = tokio::spawn({
+        let data = data.clone();
+        async move {
+            let (mut read, mut write) = client.connect().await.expect("open").into_split();
+            let writer = tokio::spawn(async move {
+                write.write_all(&data).await.expect("written");
+                write.shutdown().await.expect("closed");
+            });
+            let mut echoed = Vec::new();
+            read.read_to_end(&mut echoed).await.expect("a clean end");
+            writer.await.expect("no panic");
+            echoed
+        }
+    });
+    let subchannel = soon("an incoming one", server.accept()).await.expect("open");
+    let (mut read, mut write) = subchannel.into_split();
+    let mut total = 0;
+    let mut next_cut = 2_000_000;
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let n = soon("data", read.read(&mut buffer)).await.expect("the link is durable");
+        if n == 0 {
+            break;
+        }
+        soon("echo", write.write_all(&buffer[..n])).await.expect("the link is durable");
+        total += n;
+        if total >= next_cut {
+            next_cut += 5_000_000;
+            if cutter_leads { leader.abandon_link() } else { follower.abandon_link() }
+        }
+    }
+    write.shutdown().await.expect("closed");
+    let echoed = soon("the echo", sender).await.expect("no panic");
+    assert!(echoed == data, "the echo of {} bytes differs from the {} sent", echoed.len(), data.len());
+    assert!(leader.status().generation.get() >= 3, "{:?}", leader.status());
+    let (x, y) = soon("close", async { tokio::join!(a.close(), b.close()) }).await;
+    assert_eq!((x, y), (Ok(()), Ok(())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_the_leader_cuts_the_link() {
+    survives_cuts(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_the_follower_cuts_the_link() {
+    survives_cuts(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_subchannels_at_once() {
+    let servers = Servers::start().await;
+    let (_a, mut leader, _b, mut follower) = servers.dilated().await;
+    let (_, client, _) = leader.endpoints().expect("first");
+    let (_, _, mut server) = follower.endpoints().expect("first");
+    tokio::spawn(async move {
+        while let Ok(mut subchannel) = server.accept().await {
+            tokio::spawn(async move {
+                let mut data = Vec::new();
+                subchannel.read_to_end(&mut data).await.expect("a clean end");
+                data.reverse();
+                subchannel.write_all(&data).await.expect("written");
+            });
+        }
+    });
+    let tasks: Vec<_> = (0..200_usize)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let mut data = pattern(10_000 + n);
+                let mut subchannel = client.connect().await.expect("open");
+                subchannel.write_all(&data).await.expect("written");
+                subchannel.shutdown().await.expect("closed");
+                data.reverse();
+                assert!(read_all(subchannel).await == data);
+            })
+        })
+        .collect();
+    for task in tasks {
+        soon("a subchannel", task).await.expect("no panic");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_does_not_read_stops_the_writer_and_memory_stays_bounded() {
+    let servers = Servers::start().await;
+    let (a, b) = servers.pair().await;
+    let small = |role| {
+        let mut config = servers.config(role);
+        config.mux.outbox_limit = 1 << 20;
+        config.mux.receive_limit = 1 << 20;
+        config
+    };
+    let mut leader = a.dilate(small(RolePreference::Leader)).expect("dilate");
+    let mut follower = b.dilate(small(RolePreference::Follower)).expect("dilate");
+    let (_, client, _) = leader.endpoints().expect("first");
+    let (_, _, mut server) = follower.endpoints().expect("first");
+    let data = pattern(32 << 20);
+    let mut out = soon("an open", client.connect()).await.expect("open");
+    let writer = tokio::spawn({
+        let data = data.clone();
+        async move {
+            out.write_all(&data).await.expect("written");
+            out.shutdown().await.expect("closed");
+        }
+    });
+    let incoming = soon("an incoming one", server.accept()).await.expect("open");
+    // Until the sockets' own buffers are full too, there is nothing to wait for but the writer standing still.
+    let mut before = usize::MAX;
+    while before != leader.usage().outbox_bytes || before == 0 {
+        before = leader.usage().outbox_bytes;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    assert!(!writer.is_finished());
+    assert!(leader.usage().outbox_bytes <= (1 << 20) + 128 * 1024, "{:?}", leader.usage());
+    assert!(follower.usage().receive_bytes <= (2 << 20), "{:?}", follower.usage());
+    assert!(soon("all of it", read_all(incoming)).await == data);
+    soon("the writer", writer).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn dropping_everything_leaves_no_task_behind() {
+    let servers = Servers::start().await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for _ in 0..3 {
+        let (a, mut leader, b, mut follower) = servers.dilated().await;
+        let (_, client, _) = leader.endpoints().expect("first");
+        let (_, _, mut server) = follower.endpoints().expect("first");
+        let mut kept = soon("an open", client.connect()).await.expect("open");
+        kept.write_all(b"x").await.expect("written");
+        let mut peer = soon("an incoming one", server.accept()).await.expect("open");
+        soon("a byte", peer.read_u8()).await.expect("read");
+        drop((a, leader, client, b, follower, server));
+        let error = soon("the end", peer.read_u8()).await.expect_err("the wormhole is gone");
+        assert_ne!(error.kind(), std::io::ErrorKind::UnexpectedEof, "an end without CLOSE is no clean end");
+        soon("the end", kept.write_all(&pattern(1 << 20))).await.expect_err("the wormhole is gone");
+    }
+    let settle = async {
+        while tasks() > before {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    soon("the end of all tasks", settle).await;
+}
+
+#[tokio::test]
+async fn close_delivers_what_was_written_before() {
+    let servers = Servers::start().await;
+    let (a, mut leader, b, mut follower) = servers.dilated().await;
+    let (_, client, _) = leader.endpoints().expect("first");
+    let (_, _, mut server) = follower.endpoints().expect("first");
+    let mut out = soon("an open", client.connect()).await.expect("open");
+    out.write_all(&pattern(4_000_000)).await.expect("written");
+    out.shutdown().await.expect("closed");
+    let close = tokio::spawn(async move { a.close().await });
+    let incoming = soon("an incoming one", server.accept()).await.expect("open");
+    assert!(soon("all of it", read_all(incoming)).await == pattern(4_000_000));
+    assert_eq!(soon("close", close).await.expect("no panic"), Ok(()));
+    assert_eq!(soon("close", b.close()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn the_status_tells_the_story() {
+    let servers = Servers::start().await;
+    let (a, b) = servers.pair().await;
+    let leader = a.dilate(servers.config(RolePreference::Leader)).expect("dilate");
+    let mut changes = leader.status_changes();
+    let follower = b.dilate(servers.config(RolePreference::Follower)).expect("dilate");
+    soon("a link", follower.connected()).await.expect("connected");
+    let mut story = Vec::new();
+    let mut cut = false;
+    let mut tell = |link: &LinkStatus| {
+        let word = match link {
+            LinkStatus::Waiting => "waiting",
+            LinkStatus::Connecting => "connecting",
+            LinkStatus::Connected { .. } => "connected",
+            LinkStatus::Reconnecting { reason } => {
+                assert_eq!(reason, "given up by this program");
+                "reconnecting"
+            }
+            LinkStatus::Stopped { error: None } => "stopped",
+            other => panic!("{other:?}"),
+        };
+        if story.last() != Some(&word) {
+            story.push(word);
+        }
+        word
+    };
+    let mut closing = None;
+    while let Some(status) = soon("a change", changes.next()).await {
+        match tell(&status.link) {
+            "connected" if !cut => {
+                cut = true;
+                leader.abandon_link();
+            }
+            "connected" if status.generation.get() == 1 && closing.is_none() => {
+                closing = Some(tokio::spawn({
+                    let (a, b) = (a.clone(), b.clone());
+                    async move { tokio::join!(a.close(), b.close()) }
+                }));
+            }
+            "stopped" => break,
+            _ => {}
+        }
+    }
+    // Early states may be over before the first look.
+    assert!(story.ends_with(&["connected", "reconnecting", "connected", "stopped"]), "{story:?}");
+}

@@ -1,0 +1,50 @@
+//! A peer that says anything in its dilation messages: lines of the input are messages, and lines that begin
+//! with `!` are what else happens to the manager.
+
+#![no_main]
+
+use std::time::{Duration, Instant};
+
+use dilated::RolePreference;
+use dilated::protocol::{DilationMessage, DilationSide, Manager};
+use dilated_transit::HintLimits;
+use libfuzzer_sys::fuzz_target;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+fuzz_target!(|data: &[u8]| {
+    let limits = HintLimits::default();
+    let mut now = Instant::now();
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut manager = Manager::new(limits, Default::default());
+    for line in data.split(|byte| *byte == b'\n') {
+        now += Duration::from_millis(10);
+        match line {
+            b"!dilate" => manager.dilate(DilationSide::random(RolePreference::Leader, &mut rng), now),
+            b"!follow" => manager.dilate(DilationSide::random(RolePreference::Follower, &mut rng), now),
+            b"!versions" => manager.handle_versions(&["ged".to_owned()], now),
+            b"!old" => manager.handle_versions(&[], now),
+            b"!selected" => drop(manager.handle_selected(now)),
+            b"!lost" => manager.handle_link_lost(now),
+            b"!late" => {
+                if let Some(at) = manager.poll_timeout() {
+                    now = now.max(at);
+                }
+                manager.handle_timeout(now);
+            }
+            b"!stop" => manager.stop(),
+            message => {
+                if let Some(parsed) = DilationMessage::parse(message, &limits) {
+                    let again = DilationMessage::parse(&parsed.encode(), &limits);
+                    assert_eq!(again, Some(parsed));
+                }
+                manager.handle_message(message.to_vec(), now);
+            }
+        }
+        let mut actions = 0;
+        while manager.poll_action().is_some() {
+            actions += 1;
+            assert!(actions < 1000, "actions without end");
+        }
+    }
+});
