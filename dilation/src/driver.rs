@@ -153,6 +153,7 @@ impl Driver {
                 Woken::Timer => self.handle_timers(),
             }
             self.perform_actions();
+            self.leave_if_delivered();
         };
         self.finish(result).await;
     }
@@ -388,16 +389,24 @@ impl Driver {
         let state = self.manager.state();
         let hopeless = matches!(state, State::Waiting { .. } | State::Stopped(_));
         if let Some(dilation) = self.dilation.as_mut().filter(|_| !hopeless) {
-            let acknowledged = dilation.request.mux.usage().outbox_bytes == 0;
-            if dilation.link.is_some() || !acknowledged {
-                self.phase = Phase::Draining(clock::now() + dilation.request.config.linger);
-                if let Some(link) = &mut dilation.link {
-                    link.drain();
-                }
-                return;
+            self.phase = Phase::Draining(clock::now() + dilation.request.config.linger);
+            if let Some(link) = &mut dilation.link {
+                link.drain();
             }
+        } else {
+            self.leave();
         }
-        self.leave();
+    }
+
+    /// Nothing is outstanding and there is no link, because the other side has left already: there is nothing to wait
+    /// for.
+    fn leave_if_delivered(&mut self) {
+        let delivered = self.dilation.as_ref().is_some_and(|dilation| {
+            dilation.link.is_none() && dilation.request.mux.usage().outbox_bytes == 0
+        });
+        if delivered && matches!(self.phase, Phase::Draining(_)) {
+            self.leave();
+        }
     }
 
     fn leave(&mut self) {

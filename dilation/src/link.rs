@@ -108,6 +108,8 @@ impl LinkPump {
             }
             if wrote.is_pending() && read.is_pending() && timed.is_pending() {
                 if self.draining && self.link.writer.pending() == 0 && self.mux.poll_drained(cx).is_ready() {
+                    // Said once; the link itself goes on until the driver ends it.
+                    self.draining = false;
                     return Poll::Ready(LinkEnd::Drained);
                 }
                 return Poll::Pending;

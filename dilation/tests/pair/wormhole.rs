@@ -1,7 +1,5 @@
 //! Codes, keys, values, events, messages and closing, through the embedded mailbox server.
 
-use std::time::Duration;
-
 use crate::common::{Servers, soon};
 use dilated::{DilateConfig, DilationError, Event, Wormhole, WormholeError};
 use futures::StreamExt;
@@ -109,16 +107,22 @@ async fn typed_outcomes() {
         assert_eq!(soon("close", side.close()).await, Err(WormholeError::WrongPassword));
     }
 
+    // Two people who have typed the nameplate and not the words yet hold it; a third one is too many.
     let (a, b, c) = (servers.wormhole(), servers.wormhole(), servers.wormhole());
-    let code = soon("a code", a.allocate_code(2)).await.expect("allocated").to_string();
-    b.set_code(&code).expect("good");
-    // Both hold their nameplates until the peer is heard, so a third one meets both or a free nameplate.
-    soon("verified", b.verifier()).await.expect("verified");
-    c.set_code(&code).expect("good");
-    let crowded = tokio::time::timeout(Duration::from_secs(3), c.verifier()).await;
-    if let Ok(result) = crowded {
-        assert_eq!(result, Err(WormholeError::Crowded));
+    let inputs = [&a, &b].map(|wormhole| wormhole.input_code().expect("no code yet"));
+    for input in &inputs {
+        input.choose_nameplate("4711").expect("numeric");
+        soon("the claim", input.wait_for_wordlist()).await.expect("claimed");
     }
+    c.set_code("4711-purple-sausages").expect("good");
+    assert_eq!(soon("a verdict", c.verifier()).await, Err(WormholeError::Crowded));
+    assert_eq!(soon("close", c.close()).await, Err(WormholeError::Crowded));
+    // The two are not disturbed.
+    for input in &inputs {
+        input.choose_words("purple-sausages").expect("once");
+    }
+    let (va, vb) = soon("verifiers", async { tokio::join!(a.verifier(), b.verifier()) }).await;
+    assert_eq!(va.expect("verified"), vb.expect("verified"));
 }
 
 #[tokio::test]
