@@ -10,7 +10,9 @@ use tokio::io::AsyncWriteExt;
 use crate::support::{Meeting, Servers, World, read_checked, soon, write_stream};
 
 const LENGTH: u64 = 48 * 1024 * 1024;
-const CUTS: [u64; 3] = [LENGTH / 6, LENGTH / 2, LENGTH * 5 / 6];
+/// The link is cut whenever another quarter has arrived, and once more is to come.
+const CUT_EVERY: u64 = LENGTH / 4;
+const CUTS: u64 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cutter {
@@ -18,10 +20,10 @@ enum Cutter {
     Python,
 }
 
-/// Ours sends, with a cut at each of `CUTS` as Python counts them.
+/// Ours sends, with a cut whenever Python has counted another quarter.
 async fn we_send(role: PeerRole, cutter: Cutter, meeting: Meeting) {
     let Some(world) = World::new(Servers::Ours).await else { return };
-    let listen = json!([{"name": "sink", "mode": "sink", "progress": LENGTH / 6}]);
+    let listen = json!([{"name": "sink", "mode": "sink", "progress": CUT_EVERY}]);
     let mut pair = world.dilate_with(role, listen, meeting).await;
     let mut out = pair.open("sink").await;
     let writer = tokio::spawn(async move {
@@ -29,8 +31,8 @@ async fn we_send(role: PeerRole, cutter: Cutter, meeting: Meeting) {
         out.shutdown().await.expect("closed");
         out
     });
-    for at in CUTS {
-        pair.python.expect_with("progress", json!({"bytes": at})).await;
+    for _ in 0..CUTS {
+        pair.python.expect("progress").await;
         match cutter {
             Cutter::Ours => pair.dilated.abandon_link(),
             Cutter::Python => pair.python.send(json!({"cmd": "cut-link"})).await,
@@ -42,11 +44,11 @@ async fn we_send(role: PeerRole, cutter: Cutter, meeting: Meeting) {
     assert_eq!(closed["bytes"], LENGTH);
     assert_eq!(closed["sha256"], Data::new(3).sha256(LENGTH));
     soon("the writer", writer).await.expect("no panic");
-    assert_eq!(pair.dilated.status().generation.get(), CUTS.len() as u64);
+    assert_eq!(pair.dilated.status().generation.get(), CUTS);
     pair.finish().await;
 }
 
-/// Python sends, with a cut at each of `CUTS` as we count them.
+/// Python sends, with a cut whenever we have counted another quarter.
 async fn python_sends(role: PeerRole, cutter: Cutter, meeting: Meeting) {
     let Some(world) = World::new(Servers::Python).await else { return };
     let mut pair = world.dilate_with(role, json!([]), meeting).await;
@@ -60,7 +62,7 @@ async fn python_sends(role: PeerRole, cutter: Cutter, meeting: Meeting) {
     let (cut, mut cuts) = tokio::sync::mpsc::unbounded_channel();
     let reader = tokio::spawn(async move {
         let mut check = Data::new(4).check();
-        let mut next = CUTS.into_iter().peekable();
+        let mut next = (1..=CUTS).map(|n| n * CUT_EVERY).peekable();
         read_checked(&mut incoming, &mut check, |received| {
             while next.next_if(|at| *at <= received).is_some() {
                 let _ = cut.send(());
@@ -79,7 +81,7 @@ async fn python_sends(role: PeerRole, cutter: Cutter, meeting: Meeting) {
         pair.python.expect("connected").await;
         made += 1;
     }
-    assert_eq!(made, CUTS.len());
+    assert_eq!(made, CUTS);
     assert_eq!(soon("the reader", reader).await.expect("no panic"), LENGTH);
     pair.python.expect_with("closed", json!({"id": "s"})).await;
     pair.finish().await;

@@ -67,5 +67,5 @@ pub use pipe::{
     DEFAULT_MAX_FRAME, MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT, OpenError, Opener, SealError, Sealer,
     frame_length,
 };
-pub use prologue::{PrologueError, RelayError, RelayRequest, SideError};
+pub use prologue::{Answer, PrologueError, RelayError, RelayRequest, SideError};
 pub use role::{DilationKey, Role};

@@ -21,7 +21,7 @@ use crate::role::{DilationKey, Role};
 const NOISE_NAME: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 
 /// Length of both handshake messages: an X25519 public key and the tag of an empty payload, in bytes.
-pub const HANDSHAKE_MESSAGE: usize = 48;
+pub(crate) const HANDSHAKE_MESSAGE: usize = 48;
 
 /// The secret half of an ephemeral X25519 key, for one handshake. Never printed, wiped when dropped, and not
 /// `Clone`: using one twice would give two links the same keys.

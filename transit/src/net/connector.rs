@@ -81,7 +81,6 @@ pub struct ConnectorConfig {
 
 /// What a [`Connector`] reports.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum ConnectorEvent {
     /// Tell the peer these hints, in one message: Python delays a relay only if a direct hint came with it.
     LocalHints(Vec<Hint>),
