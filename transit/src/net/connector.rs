@@ -93,7 +93,8 @@ pub enum ConnectorEvent {
         /// Why.
         reason: String,
     },
-    /// This is the link. Every other connection is closed; nothing follows.
+    /// This is the link. Every other connection is closed; nothing follows. A Leader's writer already holds the key
+    /// confirmation that tells the Follower of the choice: flush it.
     Selected(Box<Link>),
 }
 

@@ -1,0 +1,325 @@
+//! Connectors on loopback: against each other, through a relay, and against everybody else.
+#![cfg(all(feature = "tokio", feature = "relay"))]
+
+use std::{future::Future, io, net::Ipv4Addr, time::Duration};
+
+use bytes::BytesMut;
+use dilated_transit::{
+    DilationKey, Ephemeral, HandshakeLimits, Hint, LinkHandshake, Path, RelayHint, Role, TcpHint,
+    net::{Connector, ConnectorConfig, ConnectorEvent, ConnectorLimits, Link, LinkError},
+    relay::{Relay, RelayConfig},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not happen"))
+}
+
+fn config(role: Role) -> ConnectorConfig {
+    ConnectorConfig {
+        role,
+        key: DilationKey::new([9; 32]),
+        side: match role {
+            Role::Leader => "ffffffffffffffff".to_owned(),
+            Role::Follower => "0000000000000000".to_owned(),
+        },
+        listen: true,
+        loopback: true,
+        relays: Vec::new(),
+        limits: ConnectorLimits::default(),
+    }
+}
+
+/// The hints of a connector, which it tells first.
+async fn hints(connector: &mut Connector) -> Vec<Hint> {
+    match soon("hints", connector.next()).await {
+        ConnectorEvent::LocalHints(hints) => hints,
+        other => panic!("hints come first, not {other:?}"),
+    }
+}
+
+/// The IPv4 loopback port among the hints.
+fn port(hints: &[Hint]) -> u16 {
+    let loopback = |hint: &Hint| match hint {
+        Hint::Direct(hint) if hint.hostname() == "127.0.0.1" => Some(hint.port()),
+        _ => None,
+    };
+    hints.iter().find_map(loopback).expect("loopback is advertised")
+}
+
+fn loopback(port: u16) -> Hint {
+    Hint::Direct(TcpHint::from_addr(Ipv4Addr::LOCALHOST.into(), port))
+}
+
+/// Runs a connector until it has a link; returns what failed on the way.
+async fn selected(connector: &mut Connector) -> (Link, Vec<(Path, String)>) {
+    let mut failures = Vec::new();
+    loop {
+        match soon("a link", connector.next()).await {
+            ConnectorEvent::Selected(mut link) => {
+                // A Leader's writer begins with the choice.
+                soon("a flush", std::future::poll_fn(|cx| link.writer.poll_flush(cx))).await.expect("open");
+                return (*link, failures);
+            }
+            ConnectorEvent::Failed { path, reason } => failures.push((path, reason)),
+            _ => {}
+        }
+    }
+}
+
+async fn send(link: &mut Link, message: &[u8]) {
+    link.writer.seal(&[message]).expect("short");
+    soon("a flush", std::future::poll_fn(|cx| link.writer.poll_flush(cx))).await.expect("open");
+}
+
+async fn receive(link: &mut Link) -> Result<Vec<u8>, LinkError> {
+    loop {
+        if let Some(message) = link.reader.next_message()? {
+            return Ok(message.to_vec());
+        }
+        soon("bytes", std::future::poll_fn(|cx| link.reader.poll_fill(cx))).await?;
+    }
+}
+
+/// Both ends of a link, the Leader's first, and messages both ways.
+async fn meet(leader: &mut Connector, follower: &mut Connector) -> (Link, Link) {
+    let ((mut leading, _), (mut following, _)) = tokio::join!(selected(leader), selected(follower));
+    send(&mut leading, b"from the Leader").await;
+    assert_eq!(receive(&mut following).await.expect("open"), b"from the Leader");
+    send(&mut following, b"from the Follower").await;
+    assert_eq!(receive(&mut leading).await.expect("open"), b"from the Follower");
+    (leading, following)
+}
+
+#[tokio::test]
+async fn two_sides_meet_directly_and_one_link_wins() {
+    let mut leader = Connector::start(config(Role::Leader)).expect("a listener");
+    let mut follower = Connector::start(config(Role::Follower)).expect("a listener");
+    // Each dials the other, over both families, so there are losers too.
+    let (theirs, ours) = (hints(&mut follower).await, hints(&mut leader).await);
+    leader.add_peer_hints(theirs);
+    follower.add_peer_hints(ours.clone());
+    let (leading, following) = meet(&mut leader, &mut follower).await;
+    assert!(leading.path.is_direct() && following.path.is_direct());
+    assert_ne!(leading.path.is_inbound(), following.path.is_inbound());
+    // The listener is closed with the choice; a late dial is refused.
+    drop((leader, follower));
+    tokio::task::yield_now().await;
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port(&ours))).await.is_err());
+}
+
+#[tokio::test]
+async fn losers_are_closed_on_both_sides() {
+    let mut leader = Connector::start(config(Role::Leader)).expect("a listener");
+    let port = port(&hints(&mut leader).await);
+    // A connection that never gets further than its prologue, accepted by the Leader.
+    let mut idle = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("listening");
+    let mut follower = Connector::start(config(Role::Follower)).expect("a listener");
+    follower.add_peer_hints(vec![loopback(port)]);
+    let (_leading, _following) = meet(&mut leader, &mut follower).await;
+    let mut rest = Vec::new();
+    let end = soon("the end of the loser", idle.read_to_end(&mut rest)).await;
+    assert!(end.is_ok() || end.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn a_relay_brings_those_together_who_cannot_listen() {
+    let relay = Relay::bind("127.0.0.1:0".parse().expect("an address"), RelayConfig::default()).await.expect("bind");
+    let hint: RelayHint = relay.hint().parse().expect("a hint");
+    tokio::spawn(relay.run());
+    let with_relay = |role| ConnectorConfig { listen: false, relays: vec![hint.clone()], ..config(role) };
+    let mut leader = Connector::start(with_relay(Role::Leader)).expect("no listener is needed");
+    let mut follower = Connector::start(with_relay(Role::Follower)).expect("no listener is needed");
+    assert_eq!(hints(&mut leader).await, [Hint::Relay(hint.clone())]);
+    let (leading, _) = meet(&mut leader, &mut follower).await;
+    assert_eq!(leading.path.to_string(), format!("->relay:{hint}"));
+}
+
+#[tokio::test]
+async fn strangers_are_named_and_do_not_keep_the_peer_out() {
+    // Somebody else listens where the peer's first hint points.
+    let web = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let web_port = web.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = web.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            let _ = stream.read(&mut [0; 100]).await;
+        }
+    });
+    let mut leader = Connector::start(config(Role::Leader)).expect("a listener");
+    let mut follower = Connector::start(config(Role::Follower)).expect("a listener");
+    let own = port(&hints(&mut leader).await);
+    let peer = port(&hints(&mut follower).await);
+    // Strangers dial us: one with garbage, one that says nothing, one with the wrong key, and one that announces a
+    // frame of 4 GiB.
+    let mut garbage = TcpStream::connect((Ipv4Addr::LOCALHOST, own)).await.expect("listening");
+    garbage.write_all(&[0xff; 3000]).await.expect("sent");
+    let _silent = TcpStream::connect((Ipv4Addr::LOCALHOST, own)).await.expect("listening");
+    let mut huge = TcpStream::connect((Ipv4Addr::LOCALHOST, own)).await.expect("listening");
+    huge.write_all(b"Magic-Wormhole Dilation Handshake v1 Follower\n\n\xff\xff\xff\xff").await.expect("sent");
+    let mut wrong = Connector::start(ConnectorConfig {
+        key: DilationKey::new([8; 32]),
+        listen: false,
+        ..config(Role::Follower)
+    })
+    .expect("no listener is needed");
+    wrong.add_peer_hints(vec![loopback(own)]);
+    let refused = async {
+        loop {
+            if let ConnectorEvent::Failed { reason, .. } = wrong.next().await {
+                return reason;
+            }
+        }
+    };
+    // The Leader is driven meanwhile.
+    let mut failures = Vec::new();
+    let reason = {
+        tokio::pin!(refused);
+        loop {
+            tokio::select! {
+                reason = &mut refused => break reason,
+                event = leader.next() => if let ConnectorEvent::Failed { reason, .. } = event { failures.push(reason) },
+            }
+        }
+    };
+    assert!(!reason.is_empty());
+
+    leader.add_peer_hints(vec![loopback(web_port), loopback(peer)]);
+    let ((link, more), _) = tokio::join!(selected(&mut leader), selected(&mut follower));
+    assert_eq!(link.path, Path::direct(&TcpHint::from_addr(Ipv4Addr::LOCALHOST.into(), peer)));
+    failures.extend(more.into_iter().map(|(_, reason)| reason));
+    let said = failures.join("\n");
+    assert!(said.contains("4294967295"), "{said}");
+    assert!(said.contains("something else"), "{said}");
+}
+
+#[tokio::test]
+async fn a_web_server_at_a_hint_is_named() {
+    let web = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let port = web.local_addr().expect("bound").port();
+    let answer = async move {
+        let (mut stream, _) = web.accept().await.expect("accepted");
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.expect("sent");
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    };
+    let server = tokio::spawn(answer);
+    let mut leader = Connector::start(ConnectorConfig { listen: false, ..config(Role::Leader) }).expect("no listener");
+    leader.add_peer_hints(vec![loopback(port)]);
+    let reason = loop {
+        if let ConnectorEvent::Failed { reason, .. } = soon("a failure", leader.next()).await {
+            break reason;
+        }
+    };
+    assert!(reason.contains("a web server") && reason.contains("HTTP/1.1 400"), "{reason}");
+    drop(leader);
+    soon("the web server", server).await.expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_stands_still_is_given_up() {
+    let slow = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let port = slow.local_addr().expect("bound").port();
+    let mut leader = Connector::start(ConnectorConfig { listen: false, ..config(Role::Leader) }).expect("no listener");
+    leader.add_peer_hints(vec![loopback(port)]);
+    let accepted = tokio::spawn(async move { slow.accept().await.expect("accepted") });
+    let reason = loop {
+        if let ConnectorEvent::Failed { reason, .. } = leader.next().await {
+            break reason;
+        }
+    };
+    assert!(reason.contains("no progress within 30 s"), "{reason}");
+    let (mut stream, _) = accepted.await.expect("no panic");
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said).await;
+    assert_eq!(said, b"Magic-Wormhole Dilation Handshake v1 Leader\n\n");
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_neither_grows_nor_keeps_the_peer_out() {
+    let mut limits = ConnectorLimits::default();
+    limits.inbound = 4;
+    let mut leader = Connector::start(ConnectorConfig { limits, ..config(Role::Leader) }).expect("a listener");
+    let port = port(&hints(&mut leader).await);
+    let mut flood = Vec::new();
+    for _ in 0..50 {
+        flood.push(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("listening"));
+    }
+    let driven = tokio::spawn(async move { selected(&mut leader).await });
+    let mut closed = 0;
+    for stream in flood.iter_mut().take(46) {
+        let mut rest = Vec::new();
+        let _ = soon("the oldest to be dropped", stream.read_to_end(&mut rest)).await;
+        closed += 1;
+    }
+    assert_eq!(closed, 46);
+    let mut follower =
+        Connector::start(ConnectorConfig { listen: false, ..config(Role::Follower) }).expect("no listener");
+    follower.add_peer_hints(vec![loopback(port)]);
+    let (link, _) = selected(&mut follower).await;
+    assert!(link.path.is_direct());
+    soon("the Leader's side", driven).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn an_abort_is_a_reset_and_a_close_delivers() {
+    for abort in [true, false] {
+        let mut leader = Connector::start(config(Role::Leader)).expect("a listener");
+        let mut follower = Connector::start(config(Role::Follower)).expect("a listener");
+        let theirs = hints(&mut follower).await;
+        leader.add_peer_hints(theirs);
+        let (mut leading, mut following) = meet(&mut leader, &mut follower).await;
+        leading.writer.seal(&[&[7; 100_000]]).expect("short");
+        if abort {
+            leading.abort();
+            let error = loop {
+                match receive(&mut following).await {
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(&error, LinkError::Io(e) if e.kind() == io::ErrorKind::ConnectionReset), "{error:?}");
+        } else {
+            let close = tokio::spawn(leading.close());
+            assert_eq!(receive(&mut following).await.expect("open"), [7; 100_000]);
+            assert!(matches!(receive(&mut following).await, Err(LinkError::Closed)));
+            drop(following);
+            soon("the close", close).await.expect("no panic");
+        }
+    }
+}
+
+#[tokio::test]
+async fn records_bundled_with_the_choice_are_not_lost() {
+    let mut follower = Connector::start(config(Role::Follower)).expect("a listener");
+    let port = port(&hints(&mut follower).await);
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("listening");
+    let key = DilationKey::new([9; 32]);
+    let ephemeral = Ephemeral::generate(&mut rand::rng());
+    let mut handshake = LinkHandshake::new(Role::Leader, key, ephemeral, None, HandshakeLimits::default());
+    let driven = tokio::spawn(async move { selected(&mut follower).await });
+    let mut input = BytesMut::new();
+    while !handshake.is_confirmed() {
+        if let Some(output) = handshake.poll_output() {
+            stream.write_all(&output).await.expect("sent");
+        }
+        input.clear();
+        soon("bytes", stream.read_buf(&mut input)).await.expect("open");
+        handshake.handle_input(&input).expect("an honest Follower");
+    }
+    let (mut sealer, _) = handshake.into_pipe().expect("confirmed");
+    let mut output = BytesMut::new();
+    sealer.seal(&[dilated_transit::KCM], &mut output).expect("short");
+    for n in 0..3 {
+        sealer.seal(&[&[n; 40_000]], &mut output).expect("short");
+    }
+    stream.write_all(&output).await.expect("sent");
+    let (mut link, _) = soon("the choice", driven).await.expect("no panic");
+    for n in 0..3 {
+        assert_eq!(receive(&mut link).await.expect("open"), [n; 40_000]);
+    }
+}
