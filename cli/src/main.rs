@@ -1,3 +1,56 @@
-//! The `dilated` command.
+//! The `dilated` command: pipes between two machines, a demonstration, and the servers.
 
-fn main() {}
+mod clock;
+mod demo;
+mod exit;
+mod generate;
+mod options;
+mod pipe;
+mod quote;
+mod serve;
+mod signals;
+mod status;
+mod stdio;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use crate::{
+    exit::Failure,
+    options::{Cli, Command},
+    status::Report,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    trace(cli.verbose);
+    let report = Report::new();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report.end(Err(Failure::io("could not start", &error))),
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Pipe(options) => pipe::run(&cli.global, options, &report).await,
+            Command::Serve(options) => serve::run(options, &report).await,
+            Command::Demo(options) => demo::run(options, &report).await,
+        }
+    });
+    // A thread that waits for standard input cannot be stopped, so it must not be waited for.
+    runtime.shutdown_background();
+    report.end(result)
+}
+
+/// Tracing on standard error. Standard output belongs to the data.
+fn trace(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

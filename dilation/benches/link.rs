@@ -79,7 +79,8 @@ fn main() -> Outcome<()> {
 
 /// The rates of raw TCP, of a subchannel, and of Python if it is there, in MB/s (10^6 bytes).
 async fn measure(plan: &Plan) -> Outcome<(f64, f64, Option<f64>)> {
-    let server = MailboxServer::bind("127.0.0.1:0", ServerConfig::default()).await?;
+    let server =
+        MailboxServer::bind("127.0.0.1:0".parse().expect("an address"), ServerConfig::default()).await?;
     let mailbox = server.url();
     tokio::spawn(server.run());
 

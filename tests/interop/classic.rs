@@ -36,7 +36,11 @@ async fn send_and_receive(world: &World, from: &Path, to: &Path, args: &[&str], 
     };
     let drain = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     let mut receive = wormhole(world, to);
-    receive.stderr(std::process::Stdio::piped()).args(["receive", "--accept-file"]).args(no_listen).arg(&code);
+    receive
+        .stderr(std::process::Stdio::piped())
+        .args(["receive", "--accept-file"])
+        .args(no_listen)
+        .arg(&code);
     let received = soon("receiving", receive.output()).await.expect("wormhole runs");
     assert!(received.status.success(), "{}", String::from_utf8_lossy(&received.stderr));
     assert!(soon("sending", sender.wait()).await.expect("wormhole ran").success());

@@ -76,11 +76,10 @@ async fn two_hundred_at_once(python: PeerRole, servers: Servers) {
         let mut subchannel = soon("an incoming one", listener.accept()).await.expect("open");
         let mut data = Vec::new();
         soon("the data", subchannel.read_to_end(&mut data)).await.expect("clean");
-        lengths.push((hash_of(&data), data.len()));
+        lengths.push((hash_of(&data), data.len() as u64));
     }
     lengths.sort();
-    let mut expected: Vec<_> =
-        (1000..1200).map(|seed| (Data::new(seed).sha256(LENGTH), LENGTH as usize)).collect();
+    let mut expected: Vec<_> = (1000..1200).map(|seed| (Data::new(seed).sha256(LENGTH), LENGTH)).collect();
     expected.sort();
     assert!(lengths == expected, "the 200 streams that came are not the 200 that were sent");
     for n in 0..200 {

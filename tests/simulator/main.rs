@@ -18,11 +18,19 @@ fn number(variable: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {text}")))
 }
 
+/// Prints what a passing test's reader should see, too: `println!` would be captured by the test harness.
+fn report(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 fn run(seed: u64, plan: Plan) -> world::Summary {
     match catch_unwind(AssertUnwindSafe(|| World::new(seed, plan).run())) {
         Ok(summary) => summary,
         Err(panic) => {
-            eprintln!("the simulation failed: seed {seed}, {plan:?}; repeat with DILATED_SIM_SEED={seed}");
+            report(&format!(
+                "the simulation failed: seed {seed}, {plan:?}; repeat with DILATED_SIM_SEED={seed}"
+            ));
             std::panic::resume_unwind(panic);
         }
     }
@@ -41,7 +49,9 @@ fn random_cuts_lose_double_and_reorder_nothing() {
         cuts += summary.cuts;
         bytes += summary.bytes;
     }
-    eprintln!("{runs} runs, {cuts} links cut, {bytes} bytes delivered, nothing lost, doubled or reordered");
+    report(&format!(
+        "{runs} runs, {cuts} links cut, {bytes} bytes delivered, nothing lost, doubled or reordered"
+    ));
 }
 
 #[test]

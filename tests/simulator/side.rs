@@ -33,8 +33,8 @@ const WRITE_AHEAD: usize = 4096;
 
 /// What a side has of a link.
 enum Stage {
-    Handshake(LinkHandshake),
-    Chosen(Sealer, Opener),
+    Handshake(Box<LinkHandshake>),
+    Chosen(Box<(Sealer, Opener)>),
 }
 
 /// A side's end of a connection.
@@ -101,7 +101,8 @@ impl Side {
                 Action::StartConnector(role, _) => {
                     self.connecting = Some(role);
                     self.knows_peer = false;
-                    self.manager.handle_local_hints(vec![Hint::Direct(TcpHint::from_addr([192, 0, 2, 1].into(), 1))]);
+                    self.manager
+                        .handle_local_hints(vec![Hint::Direct(TcpHint::from_addr([192, 0, 2, 1].into(), 1))]);
                 }
                 Action::StopConnector => {
                     self.connecting = None;
@@ -125,7 +126,7 @@ impl Side {
         let mut handshake =
             LinkHandshake::new(role, self.key.clone(), ephemeral, None, HandshakeLimits::default());
         let output = handshake.poll_output().expect("the prologue");
-        self.connection = Some(Connection { stage: Stage::Handshake(handshake), output });
+        self.connection = Some(Connection { stage: Stage::Handshake(Box::new(handshake)), output });
     }
 
     fn drop_link(&mut self) {
@@ -150,14 +151,14 @@ impl Side {
                     connection.output.unsplit(output);
                 }
                 if handshake.is_confirmed() {
-                    self.choose(handshake, &mut connection.output, now)
+                    self.choose(*handshake, &mut connection.output, now)
                 } else {
                     Stage::Handshake(handshake)
                 }
             }
-            Stage::Chosen(sealer, mut opener) => {
-                opener.buffer().extend_from_slice(bytes);
-                Stage::Chosen(sealer, opener)
+            Stage::Chosen(mut pipe) => {
+                pipe.1.buffer().extend_from_slice(bytes);
+                Stage::Chosen(pipe)
             }
         };
         self.connection = Some(connection);
@@ -173,7 +174,7 @@ impl Side {
         assert!(self.manager.handle_selected(now), "the manager was connecting");
         self.connecting = None;
         self.mux.link_up();
-        Stage::Chosen(sealer, opener)
+        Stage::Chosen(Box::new((sealer, opener)))
     }
 
     /// Reading stops while a receive limit is reached.
@@ -183,9 +184,9 @@ impl Side {
 
     /// Hands over what is complete, also what waited behind a pause.
     pub(crate) fn open_records(&mut self) {
-        let Some(Connection { stage: Stage::Chosen(_, opener), .. }) = &mut self.connection else { return };
+        let Some(Connection { stage: Stage::Chosen(pipe), .. }) = &mut self.connection else { return };
         while !self.mux.read_paused() {
-            let Some(message) = opener.next_message().expect("honest bytes") else { return };
+            let Some(message) = pipe.1.next_message().expect("honest bytes") else { return };
             let record = Record::decode(message).expect("an honest record");
             self.records += 1;
             self.mux.handle_record(record).expect("an honest peer");
@@ -194,12 +195,12 @@ impl Side {
 
     /// Seals what the multiplexer has to say.
     pub(crate) fn transmit(&mut self) {
-        let Some(Connection { stage: Stage::Chosen(sealer, _), output }) = &mut self.connection else {
+        let Some(Connection { stage: Stage::Chosen(pipe), output }) = &mut self.connection else {
             return;
         };
         while output.len() < WRITE_AHEAD {
             let Some(record) = self.mux.poll_transmit() else { return };
-            sealer.seal(&[record.header().as_ref(), record.body()], output).expect("within the limits");
+            pipe.0.seal(&[record.header().as_ref(), record.body()], output).expect("within the limits");
         }
     }
 

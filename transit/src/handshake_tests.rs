@@ -215,8 +215,7 @@ fn vectors_of_a_whole_session() {
     assert_eq!(leader_keys.send[..], hex(&session["transport_key_leader_to_follower"]));
     assert_eq!(leader_keys.receive[..], hex(&session["transport_key_follower_to_leader"]));
 
-    let pipe =
-        |send: &[u8; 32]| (Sealer::new(send), Opener::new(send, DEFAULT_MAX_FRAME, BytesMut::new()));
+    let pipe = |send: &[u8; 32]| (Sealer::new(send), Opener::new(send, DEFAULT_MAX_FRAME, BytesMut::new()));
     let (mut to_follower, mut to_leader) = (pipe(&leader_keys.send), pipe(&follower_keys.send));
     let frames = session["frames_in_order"].as_array().unwrap();
     assert_eq!(frames.len(), 13);

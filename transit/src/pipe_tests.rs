@@ -60,9 +60,10 @@ fn a_frame_over_the_limit_is_refused_before_it_is_there() {
 #[test]
 fn the_default_limit_fits_the_largest_record() {
     let (mut sealer, mut opener) = pair();
-    sealer.seal(&[&vec![4; 9], &vec![0; 16 * 1024 * 1024]], opener.buffer()).unwrap();
+    let largest = vec![0; 16 * 1024 * 1024];
+    sealer.seal(&[&[4; 9], &largest], opener.buffer()).unwrap();
     assert_eq!(opener.next_message().unwrap().unwrap().len(), 16 * 1024 * 1024 + 9);
-    sealer.seal(&[&vec![4; 10], &vec![0; 16 * 1024 * 1024]], opener.buffer()).unwrap();
+    sealer.seal(&[&[4; 10], &largest], opener.buffer()).unwrap();
     assert!(matches!(opener.next_message(), Err(OpenError::TooLong { .. })));
 }
 

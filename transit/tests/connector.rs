@@ -129,7 +129,8 @@ async fn losers_are_closed_on_both_sides() {
 
 #[tokio::test]
 async fn a_relay_brings_those_together_who_cannot_listen() {
-    let relay = Relay::bind("127.0.0.1:0".parse().expect("an address"), RelayConfig::default()).await.expect("bind");
+    let relay =
+        Relay::bind("127.0.0.1:0".parse().expect("an address"), RelayConfig::default()).await.expect("bind");
     let hint: RelayHint = relay.hint().parse().expect("a hint");
     tokio::spawn(relay.run());
     let with_relay = |role| ConnectorConfig { listen: false, relays: vec![hint.clone()], ..config(role) };
@@ -208,7 +209,8 @@ async fn a_web_server_at_a_hint_is_named() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     };
     let server = tokio::spawn(answer);
-    let mut leader = Connector::start(ConnectorConfig { listen: false, ..config(Role::Leader) }).expect("no listener");
+    let mut leader =
+        Connector::start(ConnectorConfig { listen: false, ..config(Role::Leader) }).expect("no listener");
     leader.add_peer_hints(vec![loopback(port)]);
     let reason = loop {
         if let ConnectorEvent::Failed { reason, .. } = soon("a failure", leader.next()).await {
@@ -224,7 +226,8 @@ async fn a_web_server_at_a_hint_is_named() {
 async fn a_handshake_that_stands_still_is_given_up() {
     let slow = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let port = slow.local_addr().expect("bound").port();
-    let mut leader = Connector::start(ConnectorConfig { listen: false, ..config(Role::Leader) }).expect("no listener");
+    let mut leader =
+        Connector::start(ConnectorConfig { listen: false, ..config(Role::Leader) }).expect("no listener");
     leader.add_peer_hints(vec![loopback(port)]);
     let accepted = tokio::spawn(async move { slow.accept().await.expect("accepted") });
     let reason = loop {
@@ -243,7 +246,8 @@ async fn a_handshake_that_stands_still_is_given_up() {
 async fn a_flood_of_connections_neither_grows_nor_keeps_the_peer_out() {
     let mut limits = ConnectorLimits::default();
     limits.inbound = 4;
-    let mut leader = Connector::start(ConnectorConfig { limits, ..config(Role::Leader) }).expect("a listener");
+    let mut leader =
+        Connector::start(ConnectorConfig { limits, ..config(Role::Leader) }).expect("a listener");
     let port = port(&hints(&mut leader).await);
     let mut flood = Vec::new();
     for _ in 0..50 {
@@ -282,7 +286,10 @@ async fn an_abort_is_a_reset_and_a_close_delivers() {
                     Err(error) => break error,
                 }
             };
-            assert!(matches!(&error, LinkError::Io(e) if e.kind() == io::ErrorKind::ConnectionReset), "{error:?}");
+            assert!(
+                matches!(&error, LinkError::Io(e) if e.kind() == io::ErrorKind::ConnectionReset),
+                "{error:?}"
+            );
         } else {
             let close = tokio::spawn(leading.close());
             assert_eq!(receive(&mut following).await.expect("open"), [7; 100_000]);

@@ -1,0 +1,178 @@
+//! What the command tells its user, on standard error: one line for each thing that happens.
+
+use std::{
+    fmt::Display,
+    io::Write,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use dilated::{DilationStatus, Generation, LinkStatus};
+
+use crate::{
+    exit::Failure,
+    quote::{self, printable},
+};
+
+/// Writes the lines. Nobody may be listening, so no failure to write is one of the command.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Report;
+
+impl Report {
+    pub(crate) fn new() -> Report {
+        Report
+    }
+
+    /// One thing that happened.
+    pub(crate) fn line(&self, what: impl Display) {
+        let _ = writeln!(std::io::stderr().lock(), "dilated: {what}");
+    }
+
+    /// A line that is shown as it is, such as a command to copy.
+    pub(crate) fn plain(&self, text: impl Display) {
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    /// The result of a command, on standard output.
+    pub(crate) fn output(&self, text: impl Display) -> Result<(), Failure> {
+        // In one piece: who reads it may leave after the last line.
+        let text = format!("{text}\n");
+        let mut output = std::io::stdout().lock();
+        let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+        written.map_err(|error| match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::output_closed(),
+            _ => Failure::io("could not write standard output", &error),
+        })
+    }
+
+    /// Tells why the command failed, if it did, and makes its exit status.
+    pub(crate) fn end(&self, result: Result<(), Failure>) -> ExitCode {
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                if !failure.is_quiet() {
+                    self.line(&failure);
+                }
+                ExitCode::from(failure.kind().status())
+            }
+        }
+    }
+}
+
+/// After this long without a path, people want to know what could help.
+pub(crate) const NO_PATH_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to say then.
+pub(crate) const NO_PATH_ADVICE: &str = "still no path to the other side. Either one side must be reachable \
+     directly (no --no-listen, no firewall in between), or both must reach a relay (--relay tcp:host:port); \
+     trying on";
+
+/// Where the last line left the story of the link.
+#[derive(Debug, Clone, PartialEq)]
+enum Told {
+    Nothing,
+    Connecting,
+    Connected(Generation),
+    Lost(Instant),
+    Stopped,
+}
+
+/// Turns states of the link into lines, each told once.
+#[derive(Debug)]
+pub(crate) struct LinkStory {
+    told: Told,
+}
+
+impl LinkStory {
+    pub(crate) fn new() -> LinkStory {
+        LinkStory { told: Told::Nothing }
+    }
+
+    /// Whether a link is being looked for.
+    pub(crate) fn is_searching(&self) -> bool {
+        matches!(self.told, Told::Connecting | Told::Lost(_))
+    }
+
+    /// Whether there was a link, and is none now.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.told, Told::Lost(_))
+    }
+
+    /// The line for a state, unless it says nothing new.
+    pub(crate) fn tell(&mut self, status: &DilationStatus, now: Instant) -> Option<String> {
+        self.tell_link(status.generation, &status.link, now)
+    }
+
+    fn tell_link(&mut self, generation: Generation, link: &LinkStatus, now: Instant) -> Option<String> {
+        let (told, line) = match (&self.told, link) {
+            (Told::Nothing, LinkStatus::Connecting) => {
+                (Told::Connecting, "looking for a path to the other side".to_owned())
+            }
+            // States may be missed when much happens at once; the generation tells.
+            (Told::Connected(before), LinkStatus::Connected { .. }) if *before == generation => {
+                return None;
+            }
+            (Told::Connected(_), LinkStatus::Connected { path }) => (
+                Told::Connected(generation),
+                format!("lost and back at once {}", printable(&path.to_string())),
+            ),
+            (Told::Lost(since), LinkStatus::Connected { path }) => {
+                let outage = quote::duration(now.saturating_duration_since(*since));
+                let path = printable(&path.to_string());
+                (Told::Connected(generation), format!("back after {outage} {path}"))
+            }
+            (_, LinkStatus::Connected { path }) => {
+                (Told::Connected(generation), format!("connected {}", printable(&path.to_string())))
+            }
+            (Told::Lost(_), LinkStatus::Reconnecting { .. }) => return None,
+            (_, LinkStatus::Reconnecting { reason }) => {
+                (Told::Lost(now), format!("lost: {}; looking for another path", printable(reason)))
+            }
+            // The command itself says how it ended.
+            (_, LinkStatus::Stopped { .. }) => {
+                self.told = Told::Stopped;
+                return None;
+            }
+            _ => return None,
+        };
+        self.told = told;
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dilated::Path;
+
+    use super::*;
+
+    #[test]
+    fn each_thing_is_told_once() {
+        let (mut story, begin) = (LinkStory::new(), crate::clock::now());
+        let (first, second) = (Generation::default(), Generation::default().next());
+        let connected = LinkStatus::Connected { path: Path::inbound(([127, 0, 0, 1], 7).into()) };
+        let lost = |reason: &str| LinkStatus::Reconnecting { reason: reason.to_owned() };
+        let mut tell = |generation, link: &LinkStatus, seconds| {
+            story.tell_link(generation, link, begin + Duration::from_secs(seconds))
+        };
+        assert_eq!(tell(first, &LinkStatus::Waiting, 0), None);
+        assert_eq!(
+            tell(first, &LinkStatus::Connecting, 1).as_deref(),
+            Some("looking for a path to the other side")
+        );
+        assert_eq!(tell(first, &LinkStatus::Connecting, 1), None);
+        assert_eq!(tell(first, &connected, 2).as_deref(), Some("connected <-tcp:127.0.0.1:7"));
+        assert_eq!(tell(first, &connected, 3), None);
+        assert_eq!(
+            tell(first, &lost("re\x1bset"), 4).as_deref(),
+            Some("lost: re\\u{1b}set; looking for another path")
+        );
+        assert_eq!(tell(first, &lost("again"), 5), None);
+        assert_eq!(tell(second, &connected, 10).as_deref(), Some("back after 6.0 s <-tcp:127.0.0.1:7"));
+        assert_eq!(
+            tell(second.next(), &connected, 11).as_deref(),
+            Some("lost and back at once <-tcp:127.0.0.1:7")
+        );
+        assert_eq!(tell(second, &LinkStatus::Stopped { error: None }, 12), None);
+    }
+}
