@@ -236,7 +236,7 @@ impl Wormhole {
     ///
     /// The allocation goes on when the future is dropped; [`code`](Self::code) has its result.
     pub async fn allocate_code(&self, words: usize) -> Result<Code, WormholeError> {
-        self.mailbox().allocate_code(words)?;
+        self.mailbox().allocate_code(words).map_err(|error| self.reason(error))?;
         self.code().await
     }
 
@@ -247,7 +247,7 @@ impl Wormhole {
     /// [`WormholeError::KeyFormat`] for what cannot be a code (try again with another), and
     /// [`WormholeError::OnlyOneCode`].
     pub fn set_code(&self, code: &str) -> Result<(), WormholeError> {
-        self.mailbox().set_code(code)
+        self.mailbox().set_code(code).map_err(|error| self.reason(error))
     }
 
     /// Starts to enter a code piece by piece, with completion of nameplates and words.
@@ -256,7 +256,7 @@ impl Wormhole {
     ///
     /// [`WormholeError::OnlyOneCode`] when there is a code already.
     pub fn input_code(&self) -> Result<CodeInput, WormholeError> {
-        self.mailbox().input_code()
+        self.mailbox().input_code().map_err(|error| self.reason(error))
     }
 
     /// The server's welcome.
@@ -313,7 +313,7 @@ impl Wormhole {
     ///
     /// A message that is too large, too many unsent ones, or the end of the wormhole.
     pub fn send_message(&self, message: impl Into<Vec<u8>>) -> Result<(), WormholeError> {
-        self.mailbox().send_message(message.into())
+        self.mailbox().send_message(message.into()).map_err(|error| self.reason(error))
     }
 
     /// The next message from the peer: in order, each exactly once over all clones and
@@ -398,6 +398,14 @@ impl Wormhole {
 
     fn mailbox(&self) -> &Mailbox {
         &self.handle.shared.mailbox
+    }
+
+    /// Why the wormhole is closed, where that is all that the mailbox knows.
+    fn reason(&self, error: WormholeError) -> WormholeError {
+        match &self.handle.state.borrow().closed {
+            Some(Err(reason)) if error == WormholeError::Closed => reason.clone(),
+            _ => error,
+        }
     }
 
     fn take_message(&self) -> Option<Vec<u8>> {

@@ -70,12 +70,13 @@ async fn receive(
     let seconds = clock::now().saturating_duration_since(begin).as_secs_f64();
     stream.shutdown().await.map_err(broke)?;
 
+    // Before the last words: Ana may be gone after them.
+    let last_path = dilated.connected().await?.to_string();
     say(&mut chat, &format!("I have all {}. The SHA-256 is {}…", bytes(received), &hash[..16])).await?;
     chat.shutdown().await.map_err(broke)?;
     while let Some(words) = chat.recv().await.map_err(broke)? {
         stage.said("Ana", &words)?;
     }
-    let last_path = dilated.connected().await?.to_string();
     Ok(Received { file: path, size: received, hash, seconds, first_path, last_path })
 }
 

@@ -150,7 +150,10 @@ async fn a_server_that_is_not_there_is_said_to_every_value() {
     let error = soon("the failure", wormhole.allocate_code(2)).await.expect_err("nobody is there");
     assert!(matches!(error, WormholeError::Connection { .. }), "{error:?}");
     assert!(error.to_string().contains(&port.to_string()), "{error}");
-    assert_eq!(soon("close", wormhole.close()).await, Err(error));
+    assert_eq!(soon("close", wormhole.close()).await, Err(error.clone()));
+    // And to every verb.
+    assert_eq!(wormhole.set_code("4-purple-sausages"), Err(error.clone()));
+    assert_eq!(wormhole.send_message("hello"), Err(error));
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ impl Engine {
             };
             let Some(outbox) = self.outboxes.get(&to) else { continue };
             if !outbox.push(outgoing) {
-                tracing::info!(connection = to.0, "closing a connection that reads too slowly");
+                tracing::debug!(connection = to.0, "dropped a connection that is gone or reads too slowly");
                 self.core.handle_disconnect(to);
                 self.outboxes.remove(&to);
             } else if last {

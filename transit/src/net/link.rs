@@ -37,7 +37,7 @@ pub enum LinkError {
     #[error("the other end closed the connection")]
     Closed,
     /// The network failed.
-    #[error("the connection was lost: {0}")]
+    #[error("the network failed: {0}")]
     Io(#[from] io::Error),
     /// What arrived is not what the peer sealed.
     #[error(transparent)]
