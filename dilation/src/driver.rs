@@ -14,7 +14,7 @@ use dilated_mailbox::{
 };
 use dilated_subchannel::{EndReason, Parity};
 use dilated_transit::{
-    DilationKey, HintLimits, Role,
+    DilationKey, HintLimits, Role, frame_length,
     net::{Connector, ConnectorConfig, ConnectorEvent, Link},
 };
 use tokio::sync::watch;
@@ -35,6 +35,9 @@ use crate::{
 /// not read, would otherwise fill its memory; bulk data belongs into subchannels, which have flow control.
 const MAX_INBOX_MESSAGES: usize = 4096;
 const MAX_INBOX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes before the payload of a DATA record.
+const RECORD_HEADER: usize = 9;
 
 /// Links that may end, one after the other, with a record that cannot be read. The peer sends it again on every new
 /// link, so it would go on for ever.
@@ -281,6 +284,7 @@ impl Driver {
                 }
             }
             LinkEnd::Fatal(reason) => self.fail_dilation(DilationError::Protocol(reason)),
+            LinkEnd::Exhausted(reason) => self.fail_dilation(DilationError::Exhausted(reason)),
             LinkEnd::Drained => {
                 if matches!(self.phase, Phase::Draining(_)) {
                     self.leave();
@@ -344,6 +348,9 @@ impl Driver {
             dilation.set_link_status(LinkStatus::Connecting);
         }
         let config = &dilation.request.config;
+        let mut limits = config.connector.clone();
+        // What the multiplexer accepts, the link must let through.
+        limits.handshake.max_frame = frame_length(config.mux.max_data + RECORD_HEADER);
         let connector = Connector::start(ConnectorConfig {
             role,
             key,
@@ -351,7 +358,7 @@ impl Driver {
             listen: config.listen,
             loopback: config.loopback,
             relays: config.relays.clone(),
-            limits: config.connector.clone(),
+            limits,
         });
         match connector {
             Ok(connector) => dilation.connector = Some(connector),

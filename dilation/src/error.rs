@@ -24,6 +24,9 @@ pub enum DilationError {
     /// The peer broke the protocol in a way that every new link would repeat.
     #[error("the other side broke the dilation protocol: {0}")]
     Protocol(String),
+    /// A counter of the protocol has come to its end. The text says which, and what to do.
+    #[error("{0}")]
+    Exhausted(String),
     /// This wormhole was built with `dilation(false)`.
     #[error("this wormhole was built without dilation; build it with `.dilation(true)`")]
     Disabled,

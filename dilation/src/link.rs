@@ -10,7 +10,7 @@ use std::{
 
 use dilated_subchannel::{Multiplexer, PingId, Record};
 use dilated_transit::{
-    Path,
+    OpenError, Path,
     net::{Link, LinkError},
 };
 use tokio::time::{Instant, Sleep};
@@ -36,6 +36,8 @@ pub(crate) enum LinkEnd {
     Unreadable(String),
     /// Every new link would end the same way.
     Fatal(String),
+    /// All that the protocol can number was sent.
+    Exhausted(String),
     /// The peer has acknowledged everything; asked for with [`LinkPump::drain`].
     Drained,
 }
@@ -122,7 +124,7 @@ impl LinkPump {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
         if self.link.writer.pending() == 0 {
             if let Poll::Ready(reason) = self.mux.poll_ended(cx) {
-                return Poll::Ready(Err(LinkEnd::Fatal(reason.to_string())));
+                return Poll::Ready(Err(LinkEnd::Exhausted(reason.to_string())));
             }
             ready!(self.mux.poll_transmit(cx, BATCH, &mut self.outbound));
             for record in self.outbound.drain(..) {
@@ -187,5 +189,10 @@ impl LinkPump {
 }
 
 fn lost(error: &LinkError) -> LinkEnd {
-    LinkEnd::Lost(error.to_string())
+    match error {
+        LinkError::Open(OpenError::TooLong { length, .. }) => LinkEnd::Unreadable(format!(
+            "it sends {length} bytes in one record, more than `MuxConfig::max_data` allows; raise that if it is meant to"
+        )),
+        _ => LinkEnd::Lost(error.to_string()),
+    }
 }

@@ -112,11 +112,25 @@ async fn control_chat() {
     let servers = Servers::start().await;
     let (mut first, code) = servers.first("control_chat", &[]).await;
     let mut second = servers.spawn("control_chat", &[&code]);
-    feed(&mut first, "good morning\n").await;
-    feed(&mut second, "good evening\nhow are you?\n").await;
+    // Whoever ends the input leaves, and takes the other along: so nobody does before everything was said.
+    let mut typing = (first.stdin.take().unwrap(), second.stdin.take().unwrap());
+    typing.0.write_all(b"good morning\n").await.unwrap();
+    typing.1.write_all(b"good evening\nhow are you?\n").await.unwrap();
+    let mut shown = (
+        BufReader::new(first.stdout.take().unwrap()).lines(),
+        BufReader::new(second.stdout.take().unwrap()).lines(),
+    );
+    for (lines, expected) in [
+        (&mut shown.0, "them: good evening"),
+        (&mut shown.0, "them: how are you?"),
+        (&mut shown.1, "them: good morning"),
+    ] {
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("a line in time").unwrap();
+        assert_eq!(line.as_deref(), Some(expected));
+    }
+    drop(typing);
     let (first, second) = tokio::join!(output("the first side", first), output("the second side", second));
-    assert_eq!(first, "them: good evening\nthem: how are you?\n");
-    assert_eq!(second, "them: good morning\n");
+    assert_eq!((first, second), (String::new(), String::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

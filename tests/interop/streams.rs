@@ -263,3 +263,33 @@ async fn a_python_program_is_the_far_end_of_the_triple() {
         python.finish().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_follower_that_speaks_out_of_turn_changes_nothing() {
+    let Some(world) = World::new(Servers::Ours).await else { return };
+    let mut pair = world.dilate(Follower, json!([{"name": "echo", "mode": "echo"}])).await;
+    for message in [
+        json!({"type": "reconnect"}),
+        json!({"type": "reconnecting"}),
+        json!({"type": "please", "side": "0000000000000000", "use-version": "ged"}),
+        json!({"type": "connection-hints"}),
+        json!({"type": "from-the-future", "x": [1, 2, 3]}),
+    ] {
+        pair.python.send(json!({"cmd": "send-dilate", "message": message})).await;
+    }
+    // A message of the application behind them says that they have arrived.
+    pair.python.send(json!({"cmd": "send-message", "hex": "ff"})).await;
+    assert_eq!(soon("a message", pair.wormhole.next_message()).await.expect("open"), [0xff]);
+    let mut echo = pair.open("echo").await;
+    echo.send(Bytes::from_static(b"still here")).await.expect("sent");
+    assert_eq!(soon("an echo", echo.recv()).await.expect("open").as_deref(), Some(&b"still here"[..]));
+    assert_eq!(pair.dilated.status().generation.get(), 0);
+    // And the next loss is mended as ever.
+    pair.dilated.abandon_link();
+    pair.python.expect("lost").await;
+    pair.python.expect("connected").await;
+    echo.send(Bytes::from_static(b"and now")).await.expect("sent");
+    assert_eq!(soon("an echo", echo.recv()).await.expect("open").as_deref(), Some(&b"and now"[..]));
+    drop(echo);
+    pair.finish().await;
+}

@@ -2,7 +2,7 @@
 
 use crate::common::{Servers, soon};
 use bytes::Bytes;
-use dilated::{LinkStatus, Role, RolePreference, Subchannel};
+use dilated::{DilationError, LinkStatus, Role, RolePreference, Subchannel};
 use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -321,4 +321,65 @@ async fn the_status_tells_the_story() {
     }
     // Early states may be over before the first look.
     assert!(story.ends_with(&["connected", "reconnecting", "connected", "stopped"]), "{story:?}");
+}
+
+#[tokio::test]
+async fn a_record_above_the_limit_ends_the_dilation_with_advice_and_not_in_a_loop() {
+    let servers = Servers::start().await;
+    let (a, b) = servers.pair().await;
+    let leader = a.dilate(servers.config(RolePreference::Leader)).expect("dilate");
+    let mut strict = servers.config(RolePreference::Follower);
+    strict.mux.max_data = 100_000;
+    let follower = b.dilate(strict).expect("dilate");
+    let mut listener = follower.listener_for("large").expect("free");
+    let mut out =
+        soon("an open", leader.connector_for("large").expect("a name").connect()).await.expect("open");
+    out.send(Bytes::from(pattern(100_000))).await.expect("sent");
+    let mut incoming = soon("an incoming one", listener.accept()).await.expect("open");
+    let message = soon("a message", incoming.recv()).await.expect("open").expect("not closed");
+    assert!(message == pattern(100_000), "the largest that is allowed");
+    out.send(Bytes::from(pattern(100_001))).await.expect("sent");
+    let error = soon("the end", incoming.recv()).await.expect_err("refused");
+    assert!(error.to_string().contains("100001 bytes") || error.to_string().contains("max_data"), "{error}");
+    assert!(
+        matches!(follower.status().link, LinkStatus::Stopped { error: Some(_) }),
+        "{:?}",
+        follower.status()
+    );
+}
+
+#[tokio::test]
+async fn the_end_of_the_sequence_numbers_is_an_error_and_never_a_wrap() {
+    let servers = Servers::start().await;
+    let (a, b) = servers.pair().await;
+    let near_the_end = |role| {
+        let mut config = servers.config(role);
+        config.mux.first_seq = u32::MAX - 20;
+        config
+    };
+    let leader = a.dilate(near_the_end(RolePreference::Leader)).expect("dilate");
+    let follower = b.dilate(near_the_end(RolePreference::Follower)).expect("dilate");
+    let mut listener = follower.listener_for("many").expect("free");
+    let mut out =
+        soon("an open", leader.connector_for("many").expect("a name").connect()).await.expect("open");
+    let sender = tokio::spawn(async move {
+        for n in 0_u8..=255 {
+            out.send(Bytes::copy_from_slice(&[n])).await?;
+            tokio::task::yield_now().await;
+        }
+        out.acknowledged().await.map_err(std::io::Error::from)
+    });
+    let mut incoming = soon("an incoming one", listener.accept()).await.expect("open");
+    // OPEN took one of the 21 numbers.
+    for n in 0..20 {
+        let message = soon("a message", incoming.recv()).await.expect("open").expect("not closed");
+        assert_eq!(message[..], [n]);
+    }
+    let error = soon("the sender", sender).await.expect("no panic").expect_err("the numbers are used up");
+    assert!(error.to_string().contains("start a new wormhole"), "{error}");
+    let status = leader.status().link;
+    assert!(
+        matches!(&status, LinkStatus::Stopped { error: Some(DilationError::Exhausted(_)) }),
+        "{status:?}"
+    );
 }
