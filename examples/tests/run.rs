@@ -116,16 +116,11 @@ async fn control_chat() {
     let mut typing = (first.stdin.take().unwrap(), second.stdin.take().unwrap());
     typing.0.write_all(b"good morning\n").await.unwrap();
     typing.1.write_all(b"good evening\nhow are you?\n").await.unwrap();
-    let mut shown = (
-        BufReader::new(first.stdout.take().unwrap()).lines(),
-        BufReader::new(second.stdout.take().unwrap()).lines(),
-    );
-    for (lines, expected) in [
-        (&mut shown.0, "them: good evening"),
-        (&mut shown.0, "them: how are you?"),
-        (&mut shown.1, "them: good morning"),
-    ] {
-        let line = timeout(PATIENCE, lines.next_line()).await.expect("a line in time").unwrap();
+    let mut shown =
+        [&mut first, &mut second].map(|child| BufReader::new(child.stdout.take().unwrap()).lines());
+    for (side, expected) in [(0, "them: good evening"), (0, "them: how are you?"), (1, "them: good morning")]
+    {
+        let line = timeout(PATIENCE, shown[side].next_line()).await.expect("a line in time").unwrap();
         assert_eq!(line.as_deref(), Some(expected));
     }
     drop(typing);
