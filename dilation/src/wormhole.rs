@@ -13,6 +13,7 @@ use dilated_mailbox::{
 use futures::stream::{BoxStream, StreamExt};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
+use tracing::Instrument;
 
 use crate::{
     config::DilateConfig,
@@ -82,7 +83,10 @@ impl WormholeBuilder {
             wake: Notify::new(),
             inbox: Mutex::default(),
         });
-        tokio::spawn(Driver::new(mailbox_driver, mailbox, Arc::clone(&shared), state_sender).run());
+        // The mailbox side is no secret: the server sees it. It tells several wormholes of a program apart.
+        let span = tracing::info_span!("wormhole", side = mailbox.side());
+        let driver = Driver::new(mailbox_driver, mailbox, Arc::clone(&shared), state_sender);
+        tokio::spawn(driver.run().instrument(span));
         Ok(Wormhole { handle: Arc::new(Handle { shared, state, dilation: self.dilation }) })
     }
 }
