@@ -371,5 +371,4 @@ impl LinkHandshake {
 }
 
 #[cfg(test)]
-#[path = "handshake_tests.rs"]
 mod tests;

@@ -248,5 +248,4 @@ fn open(key: &LessSafeKey, counter: &mut Counter, frame: &mut [u8]) -> Result<us
 }
 
 #[cfg(test)]
-#[path = "pipe_tests.rs"]
 mod tests;

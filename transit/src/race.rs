@@ -318,5 +318,4 @@ impl Ord for Tier {
 }
 
 #[cfg(test)]
-#[path = "race_tests.rs"]
 mod tests;
