@@ -230,11 +230,12 @@ impl Driver {
 
     fn deliver(&mut self, message: Vec<u8>) -> Result<(), WormholeError> {
         let mut inbox = self.shared.inbox();
-        if inbox.messages.len() >= MAX_INBOX_MESSAGES || inbox.bytes + message.len() > MAX_INBOX_BYTES {
-            return Err(WormholeError::Limit {
-                what: "messages waiting for this program, which has to read them with next_message()",
-                limit: MAX_INBOX_MESSAGES as u64,
-            });
+        let full = |what, limit| Err(WormholeError::Limit { what, limit: limit as u64 });
+        if inbox.messages.len() >= MAX_INBOX_MESSAGES {
+            return full("messages that wait for next_message()", MAX_INBOX_MESSAGES);
+        }
+        if inbox.bytes + message.len() > MAX_INBOX_BYTES {
+            return full("bytes of messages that wait for next_message()", MAX_INBOX_BYTES);
         }
         inbox.bytes += message.len();
         inbox.messages.push_back(message);
@@ -442,6 +443,14 @@ impl Driver {
 
     async fn finish(mut self, result: Result<(), WormholeError>) {
         self.manager.stop();
+        let late = {
+            let mut requests = self.shared.requests();
+            requests.ended = Some(result.clone().err().unwrap_or(WormholeError::Closed));
+            requests.dilate.take()
+        };
+        if let Some(request) = late {
+            self.dilate(request);
+        }
         if let Some(mut dilation) = self.dilation.take() {
             dilation.connector = None;
             let (reason, error) = match &result {

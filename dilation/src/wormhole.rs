@@ -128,6 +128,8 @@ pub(crate) struct Requests {
     pub(crate) abandon_link: bool,
     pub(crate) close: bool,
     pub(crate) dropped: bool,
+    /// Why nobody will look at requests any more.
+    pub(crate) ended: Option<WormholeError>,
 }
 
 /// Messages that the application has not taken yet.
@@ -364,10 +366,11 @@ impl Wormhole {
             return Err(DilationError::Disabled);
         }
         config.check()?;
-        if let Some(closed) = &self.handle.state.borrow().closed {
-            return Err(DilationError::Wormhole(closed.clone().err().unwrap_or(WormholeError::Closed)));
-        }
         let mut requests = self.handle.shared.requests();
+        // Under the lock, so that no request is left to a driver that has ended.
+        if let Some(ended) = &requests.ended {
+            return Err(DilationError::Wormhole(ended.clone()));
+        }
         if std::mem::replace(&mut requests.dilated, true) {
             return Err(DilationError::AlreadyDilated);
         }

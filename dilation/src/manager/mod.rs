@@ -186,8 +186,14 @@ impl Manager {
 
     /// The application wants to dilate, under this side.
     pub fn dilate(&mut self, ours: DilationSide, now: Instant) {
-        if let State::Waiting { side, .. } = &mut self.state {
-            *side = Some(ours);
+        match &mut self.state {
+            State::Waiting { side, .. } => *side = Some(ours),
+            // It failed before anybody asked; whoever asks is told.
+            State::Stopped(Some(error)) => {
+                let error = error.clone();
+                self.actions.push_back(Action::Failed(error));
+            }
+            _ => {}
         }
         self.start_when_ready(now);
     }

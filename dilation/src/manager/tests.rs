@@ -135,6 +135,11 @@ fn a_flood_before_dilate_is_refused() {
         bench.message(HINTS);
     }
     assert!(matches!(bench.actions()[..], [Action::Failed(DilationError::Protocol(_))]));
+    bench.dilate();
+    assert!(
+        matches!(bench.actions()[..], [Action::Failed(DilationError::Protocol(_))]),
+        "told to a late caller, too"
+    );
 }
 
 #[test]

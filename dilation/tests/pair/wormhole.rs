@@ -1,7 +1,7 @@
 //! Codes, keys, values, events, messages and closing, through the embedded mailbox server.
 
 use crate::common::{Servers, soon};
-use dilated::{DilateConfig, DilationError, Event, Wormhole, WormholeError};
+use dilated::{ConnectionStatus, DilateConfig, DilationError, Event, Wormhole, WormholeError};
 use futures::StreamExt;
 use serde_json::json;
 
@@ -204,4 +204,34 @@ async fn input_code_completes_nameplates_and_words() {
     soon("verified", b.verifier()).await.expect("the same code");
     let (x, y) = soon("close", async { tokio::join!(a.close(), b.close()) }).await;
     assert_eq!((x, y), (Ok(()), Ok(())));
+}
+
+#[tokio::test]
+async fn dilating_a_wormhole_that_has_ended_is_an_error_at_once() {
+    let servers = Servers::start().await;
+    let wormhole = servers.wormhole();
+    assert_eq!(soon("close", wormhole.close()).await, Err(WormholeError::Lonely));
+    assert_eq!(
+        wormhole.dilate(DilateConfig::direct_only()).expect_err("it has ended"),
+        DilationError::Wormhole(WormholeError::Lonely)
+    );
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_read_its_messages_is_told_and_not_filled() {
+    let servers = Servers::start().await;
+    let (a, b) = servers.pair().await;
+    soon("verified", a.verifier()).await.expect("verified");
+    for n in 0..5000_u32 {
+        b.send_message(n.to_be_bytes()).expect("within the sender's limits");
+    }
+    let ended = async {
+        while a.status().connection != ConnectionStatus::Closed {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    soon("the end", ended).await;
+    let error = soon("close", a.close()).await.expect_err("too much was left unread");
+    assert!(matches!(error, WormholeError::Limit { .. }), "{error}");
+    assert!(error.to_string().contains("next_message()"), "{error}");
 }
