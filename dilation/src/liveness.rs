@@ -46,9 +46,11 @@ impl Liveness {
         self.next_ping = now + self.interval;
     }
 
-    /// Our own reading is paused because the application does not read: silence says nothing about the peer.
+    /// Our own reading is paused because the application does not read: silence says nothing about the peer. The
+    /// peer gets no PONG from us meanwhile, so we go on to ping: that is our sign of life.
     pub fn handle_paused(&mut self, now: Instant) {
-        self.handle_bytes(now);
+        self.last_heard = now;
+        self.unanswered = 0;
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
@@ -115,7 +117,8 @@ mod tests {
         let (mut link, start) = link();
         for interval in 1..20 {
             link.handle_paused(start + INTERVAL * interval);
-            assert_eq!(link.handle_timeout(start + INTERVAL * interval), Verdict::Quiet);
+            let verdict = link.handle_timeout(start + INTERVAL * interval);
+            assert!(matches!(verdict, Verdict::Ping(_)), "{verdict:?}: the peer must hear that we live");
         }
     }
 }

@@ -383,3 +383,40 @@ async fn the_end_of_the_sequence_numbers_is_an_error_and_never_a_wrap() {
         "{status:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stands_still_for_long_does_not_cost_the_link() {
+    let servers = Servers::start().await;
+    let (a, b) = servers.pair().await;
+    let impatient = |role| {
+        let mut config = servers.config(role);
+        config.ping_interval = std::time::Duration::from_millis(100);
+        config.mux.receive_limit = 1 << 20;
+        config
+    };
+    let leader = a.dilate(impatient(RolePreference::Leader)).expect("dilate");
+    let follower = b.dilate(impatient(RolePreference::Follower)).expect("dilate");
+    let mut listener = follower.listener_for("slow").expect("free");
+    let mut out =
+        soon("an open", leader.connector_for("slow").expect("a name").connect()).await.expect("open");
+    let data = pattern(16 << 20);
+    let writer = tokio::spawn({
+        let data = data.clone();
+        async move {
+            out.write_all(&data).await.expect("written");
+            out.shutdown().await.expect("closed");
+        }
+    });
+    let incoming = soon("an incoming one", listener.accept()).await.expect("open");
+    let paused = async {
+        while !follower.usage().read_paused {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    soon("the pause", paused).await;
+    // Twenty intervals, where three of silence are death.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert!(soon("all of it", read_all(incoming)).await == data);
+    soon("the writer", writer).await.expect("no panic");
+    assert_eq!((leader.status().generation.get(), follower.status().generation.get()), (0, 0));
+}
