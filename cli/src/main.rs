@@ -2,6 +2,7 @@
 
 mod clock;
 mod demo;
+mod doctor;
 mod exit;
 mod generate;
 mod options;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             Command::Pipe(options) => pipe::run(&cli.global, options, &report).await,
             Command::Serve(options) => serve::run(options, &report).await,
             Command::Demo(options) => demo::run(options, &report).await,
+            Command::Doctor => doctor::run(&cli.global, &report).await,
         }
     });
     // A thread that waits for standard input cannot be stopped, so it must not be waited for.

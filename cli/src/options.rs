@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, builder::FalseyValueParser};
 use dilated::{DilateConfig, RelayHint, Wormhole, WormholeBuilder, WormholeError};
 use serde_json::Value;
 
-use crate::{exit, exit::Failure, quote};
+use crate::{doctor, exit, exit::Failure, quote};
 
 /// The application that `dilated pipe` is, unless told otherwise. A Python program at the far end passes the same
 /// string to `wormhole.create`.
@@ -35,11 +35,14 @@ pub(crate) enum Command {
     Serve(ServeOptions),
     /// Show on this machine, without internet, what a dilated wormhole does
     Demo(DemoOptions),
+    /// Check what a wormhole from this machine would meet, and give advice
+    #[command(after_help = doctor::HELP)]
+    Doctor,
 }
 
 /// Options of every command that makes a wormhole.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Wormhole options (pipe)")]
+#[command(next_help_heading = "Wormhole options (pipe, doctor)")]
 pub(crate) struct Global {
     /// Mailbox server to meet at, ws://host:port/v1 or wss://…; several are tried in turn, and both sides need one
     /// in common [default: the public one]
@@ -177,8 +180,12 @@ impl Global {
     /// Starts a wormhole with these options.
     pub(crate) fn wormhole(&self, about: Value) -> Result<Wormhole, WormholeError> {
         let builder = Wormhole::builder(&self.appid).app_versions(about);
-        let urls = self.mailbox.iter().map(|url| url.trim()).filter(|url| !url.is_empty());
-        urls.fold(builder, WormholeBuilder::mailbox).build()
+        self.mailboxes().fold(builder, WormholeBuilder::mailbox).build()
+    }
+
+    /// The mailbox servers that were named; with none, the library uses the public ones.
+    pub(crate) fn mailboxes(&self) -> impl Iterator<Item = &str> {
+        self.mailbox.iter().map(|url| url.trim()).filter(|url| !url.is_empty())
     }
 
     /// How these options dilate.

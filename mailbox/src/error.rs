@@ -35,6 +35,12 @@ pub enum WormholeError {
     /// Two others already use this code.
     #[error("two others are already using this code; start again with a new one")]
     Crowded,
+    /// The mailbox server forgot the code before the other side used it.
+    #[error(
+        "the mailbox server has forgotten this code, as it does when nobody was connected for a while or it was \
+         restarted; start again with a new one"
+    )]
+    Forgotten,
     /// The first connection to the mailbox server failed.
     #[error("could not connect to the mailbox server {url}: {reason}; check the address and your network")]
     Connection {

@@ -79,6 +79,11 @@ pub enum ClientMessage {
         /// How it went.
         mood: Mood,
     },
+    /// Asks for a pong, which comes after everything that the server has to say before.
+    Ping {
+        /// Comes back in the pong.
+        ping: u64,
+    },
 }
 
 impl ClientMessage {
@@ -157,6 +162,8 @@ pub enum ServerMessage {
     Closed,
     /// A message of either side.
     Message(MailboxMessage),
+    /// The answer to a ping.
+    Pong(u64),
     /// A complaint.
     Error(String),
     /// An acknowledgement, an answer to nothing we ask, or a type from the future.
@@ -205,6 +212,11 @@ struct RawError<'a> {
 }
 
 #[derive(Deserialize)]
+struct RawPong {
+    pong: u64,
+}
+
+#[derive(Deserialize)]
 struct RawMessage<'a> {
     #[serde(borrow)]
     side: Cow<'a, str>,
@@ -243,6 +255,7 @@ impl ServerMessage {
             "released" => Self::Released,
             "closed" => Self::Closed,
             "message" => Self::Message(message(text, limits)?),
+            "pong" => Self::Pong(part::<RawPong>(text, "pong")?.pong),
             "error" => Self::Error(part::<RawError<'_>>(text, "error")?.error.into_owned()),
             other => Self::Ignored(other.chars().take(limits.name_bytes).collect()),
         })

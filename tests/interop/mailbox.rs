@@ -93,3 +93,19 @@ async fn the_python_server_restarts_under_us() {
     let (x, y) = soon("close", async { tokio::join!(a.close(), b.close()) }).await;
     assert_eq!((x, y), (Ok(()), Ok(())));
 }
+
+#[tokio::test]
+async fn a_server_that_forgot_our_code_is_noticed() {
+    let Some(world) = World::new(Servers::Ours).await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = world.python.mailbox_at(0, &folder.path().join("before.sqlite")).await;
+    let (port, url) = (server.port, server.url());
+    let waiting = dilated::Wormhole::builder(crate::support::APPID).mailbox(&url).build().expect("valid");
+    soon("a code", waiting.allocate_code(2)).await.expect("allocated");
+    // A message of ours is stored once the key agreement's first half is; the status says that the code is claimed.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    server.process.kill().await;
+    let _server = world.python.mailbox_at(port, &folder.path().join("after.sqlite")).await;
+    assert_eq!(soon("a verdict", waiting.verifier()).await, Err(WormholeError::Forgotten));
+    assert_eq!(soon("close", waiting.close()).await, Err(WormholeError::Forgotten));
+}

@@ -31,11 +31,28 @@ pub(super) struct MailboxMachine {
     pending: VecDeque<Pending>,
     pending_bytes: usize,
     seen: Seen,
+    /// The server has stored something of ours: it echoed it.
+    stored: bool,
+    /// The peer was here, so both know the mailbox and nobody needs the nameplate.
+    heard: bool,
+    pings: u64,
+    /// The mailbox was opened again, and what is stored of ours has not been replayed yet. The pong of this number
+    /// comes after the replay.
+    replay_awaited: Option<u64>,
 }
 
 impl MailboxMachine {
     pub(super) fn new() -> Self {
-        Self { state: State::Unknown, pending: VecDeque::new(), pending_bytes: 0, seen: Seen::default() }
+        Self {
+            state: State::Unknown,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            seen: Seen::default(),
+            stored: false,
+            heard: false,
+            pings: 0,
+            replay_awaited: None,
+        }
     }
 
     pub(super) fn connected(&mut self, wire: &mut Wire) {
@@ -43,6 +60,12 @@ impl MailboxMachine {
             State::Open { mailbox, told } => {
                 *told = true;
                 wire.send(ClientMessage::Open { mailbox: mailbox.clone() });
+                self.replay_awaited = None;
+                if self.stored && !self.heard {
+                    self.pings += 1;
+                    self.replay_awaited = Some(self.pings);
+                    wire.send(ClientMessage::Ping { ping: self.pings });
+                }
                 self.drain(wire);
             }
             State::Closing { mailbox, mood } => {
@@ -99,14 +122,24 @@ impl MailboxMachine {
         own_side: &str,
         limits: &ClientLimits,
     ) -> Result<Option<MailboxMessage>, WormholeError> {
+        self.replay_awaited = None;
         if message.side == own_side {
+            self.stored = true;
             self.echoed(&message.phase);
             return Ok(None);
         }
         if !matches!(self.state, State::Open { .. }) {
             return Ok(None);
         }
+        self.heard = true;
         Ok(self.seen.insert(&message.phase, limits)?.then_some(message))
+    }
+
+    /// A pong came. An error if it proves that the server has forgotten the mailbox, and with it the nameplate, before
+    /// the peer came: whoever uses the code from now on gets another mailbox, and the two would wait for ever.
+    pub(super) fn pong(&mut self, number: u64) -> Result<(), WormholeError> {
+        let forgotten = self.replay_awaited == Some(number) && matches!(self.state, State::Open { .. });
+        if forgotten { Err(WormholeError::Forgotten) } else { Ok(()) }
     }
 
     fn echoed(&mut self, phase: &str) {
@@ -200,6 +233,7 @@ mod tests {
             ClientMessage::Open { .. } => "open".to_owned(),
             ClientMessage::Add { phase, .. } => format!("add {phase}"),
             ClientMessage::Close { mood, .. } => format!("close {mood:?}"),
+            ClientMessage::Ping { ping } => format!("ping {ping}"),
             other => panic!("{other:?}"),
         };
         std::iter::from_fn(|| wire.pop()).map(kind).collect()
@@ -233,11 +267,33 @@ mod tests {
         assert_eq!(reconnect(&mut m, &mut wire), ["open", "add pake", "add version"]);
         assert_eq!(m.pending_bytes(), 4);
         assert!(!receive(&mut m, "me", "pake"));
-        assert_eq!(reconnect(&mut m, &mut wire), ["open", "add version"]);
+        assert_eq!(reconnect(&mut m, &mut wire), ["open", "ping 1", "add version"]);
         assert!(!receive(&mut m, "me", "version"));
         assert!(!receive(&mut m, "me", "version"), "a replayed echo is harmless");
-        assert_eq!(reconnect(&mut m, &mut wire), ["open"]);
+        assert_eq!(reconnect(&mut m, &mut wire), ["open", "ping 2"]);
         assert_eq!(m.pending_bytes(), 0);
+    }
+
+    #[test]
+    fn a_mailbox_that_was_forgotten_before_the_peer_came_is_noticed() {
+        let (mut wire, mut m) = (Wire::default(), MailboxMachine::new());
+        wire.open();
+        m.got_mailbox("mb".into(), &mut wire);
+        m.add("pake", b"a", &mut wire);
+        receive(&mut m, "me", "pake");
+        sent(&mut wire);
+        // The server remembers: it replays what is ours before the pong.
+        assert_eq!(reconnect(&mut m, &mut wire), ["open", "ping 1"]);
+        receive(&mut m, "me", "pake");
+        assert_eq!(m.pong(1), Ok(()));
+        // A pong of an earlier connection proves nothing, the right one does.
+        assert_eq!(reconnect(&mut m, &mut wire), ["open", "ping 2"]);
+        assert_eq!(m.pong(1), Ok(()));
+        assert_eq!(m.pong(2), Err(WormholeError::Forgotten));
+        // Once the peer was heard, both know the mailbox by its name, and the server may forget it.
+        receive(&mut m, "peer", "pake");
+        assert_eq!(reconnect(&mut m, &mut wire), ["open"]);
+        assert_eq!(m.pong(2), Ok(()));
     }
 
     #[test]

@@ -271,6 +271,7 @@ impl Client {
             }
             ServerMessage::Released => self.nameplate.released(),
             ServerMessage::Closed => self.mailbox.closed(),
+            ServerMessage::Pong(number) => self.mailbox.pong(number)?,
             ServerMessage::Message(message) => {
                 if message.side != self.side && self.mailbox.is_open() {
                     self.nameplate.release(&mut self.wire);

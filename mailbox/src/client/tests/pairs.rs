@@ -153,10 +153,23 @@ fn a_lonely_sender_reconnects() {
     w.lose(0);
     assert_eq!(w.clients[0].status().connection, ConnectionStatus::Disconnected);
     w.connect(0);
-    assert_eq!(w.sent(0), ["bind", "open"]);
+    assert_eq!(w.sent(0), ["bind", "open", "ping"]);
     w.clients[1].set_code("4-x").unwrap();
     w.connect(1);
     assert!(w.events(0).iter().any(|e| matches!(e, Event::Versions(_))));
+}
+
+#[test]
+fn a_lonely_sender_learns_that_the_server_forgot_its_code() {
+    let mut w = World::pair();
+    w.clients[0].set_code("4-x").unwrap();
+    w.connect(0);
+    w.lose(0);
+    w.server.nameplates.clear();
+    w.server.mailboxes.clear();
+    w.connect(0);
+    assert_eq!(w.closed(0), Some(Err(WormholeError::Forgotten)));
+    assert_eq!(w.server.moods, ["errory"]);
 }
 
 #[test]

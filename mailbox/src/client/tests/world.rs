@@ -193,6 +193,7 @@ impl World {
                 self.connections[n].subscribed = None;
                 self.tell(n, json!({"type": "closed"}));
             }
+            "ping" => self.tell(n, json!({"type": "pong", "pong": message["ping"]})),
             other => panic!("unknown message {other}"),
         }
     }
