@@ -101,6 +101,7 @@ impl From<WormholeError> for Failure {
             WormholeError::Server { .. }
             | WormholeError::Welcome { .. }
             | WormholeError::Connection { .. }
+            | WormholeError::Forgotten
             | WormholeError::ServerProtocol { .. } => Kind::Server,
             _ => Kind::Local,
         };

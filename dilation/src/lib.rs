@@ -92,7 +92,7 @@ pub use {
         io::{AcceptError, ConnectError},
         mux::{ListenError, NameError, ReadError, UnacknowledgedError, WriteError},
     },
-    dilated_transit::net::ConnectorLimits,
+    dilated_transit::net::{ConnectorLimits, local_addresses},
     endpoint::{Client, Control, Dilated, Server},
     wormhole::{Event, Wormhole, WormholeBuilder},
 };

@@ -24,6 +24,14 @@ use crate::{
 /// system call, small enough that an acknowledgement never waits long behind it.
 const BATCH: usize = 256 * 1024;
 
+/// How long to wait for an ACK in silence before asking for it again; doubles up to the second value. A Python Follower
+/// loses the ACKs that it owes for what arrives together with the KCM, and would never repeat them by itself.
+const NUDGE: Duration = Duration::from_secs(1);
+const NUDGE_MAX: Duration = Duration::from_secs(30);
+
+/// The same while a close waits for it.
+const NUDGE_DRAINING: Duration = Duration::from_millis(250);
+
 /// Turns before the task yields to its siblings.
 const MAX_TURNS: usize = 16;
 
@@ -52,6 +60,16 @@ pub(crate) struct LinkPump {
     outbound: Vec<Record>,
     inbound: Vec<Record>,
     draining: bool,
+    nudge: Nudge,
+}
+
+/// When to ask for an ACK again.
+#[derive(Debug)]
+struct Nudge {
+    timer: Pin<Box<Sleep>>,
+    /// Something is unacknowledged since then, or since the last nudge.
+    since: Option<std::time::Instant>,
+    wait: Duration,
 }
 
 impl LinkPump {
@@ -60,7 +78,17 @@ impl LinkPump {
         mux.link_up();
         let liveness = Liveness::new(ping_interval, clock::now());
         let timer = Box::pin(tokio::time::sleep_until(Instant::from_std(liveness.deadline())));
-        LinkPump { link, mux, liveness, timer, outbound: Vec::new(), inbound: Vec::new(), draining: false }
+        let nudge = Nudge { timer: Box::pin(tokio::time::sleep(NUDGE)), since: None, wait: NUDGE };
+        LinkPump {
+            link,
+            mux,
+            liveness,
+            timer,
+            outbound: Vec::new(),
+            inbound: Vec::new(),
+            draining: false,
+            nudge,
+        }
     }
 
     /// How the link was reached.
@@ -95,6 +123,7 @@ impl LinkPump {
     /// acknowledgement has left.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
+        self.nudge.wait = NUDGE_DRAINING;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkEnd> {
@@ -109,16 +138,37 @@ impl LinkPump {
                 }
             }
             if wrote.is_pending() && read.is_pending() && timed.is_pending() {
-                if self.draining && self.link.writer.pending() == 0 && self.mux.poll_drained(cx).is_ready() {
+                let drained = self.mux.poll_drained(cx).is_ready();
+                if drained && self.draining && self.link.writer.pending() == 0 {
                     // Said once; the link itself goes on until the driver ends it.
                     self.draining = false;
                     return Poll::Ready(LinkEnd::Drained);
                 }
-                return Poll::Pending;
+                ready!(self.poll_nudge(cx, drained));
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Ready when an ACK was asked for again.
+    fn poll_nudge(&mut self, cx: &mut Context<'_>, drained: bool) -> Poll<()> {
+        let nudge = &mut self.nudge;
+        if drained {
+            nudge.since = None;
+            nudge.wait = NUDGE;
+            return Poll::Pending;
+        }
+        let since = *nudge.since.get_or_insert_with(clock::now);
+        let due = Instant::from_std(since.max(self.liveness.last_heard()) + nudge.wait);
+        if nudge.timer.deadline() != due {
+            nudge.timer.as_mut().reset(due);
+        }
+        ready!(nudge.timer.as_mut().poll(cx));
+        nudge.since = Some(clock::now());
+        nudge.wait = (nudge.wait * 2).min(NUDGE_MAX);
+        self.mux.nudge();
+        Poll::Ready(())
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {

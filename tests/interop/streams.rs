@@ -293,3 +293,31 @@ async fn a_python_follower_that_speaks_out_of_turn_changes_nothing() {
     drop(echo);
     pair.finish().await;
 }
+
+/// A Python Follower loses the ACKs that it owes for records which arrive together with the KCM. What was written
+/// before the link came up is just that, and nothing follows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn acks_that_a_python_follower_loses_are_asked_for_again() {
+    for _ in 0..5 {
+        let Some(world) = World::new(Servers::Ours).await else { return };
+        let mut python = world.python_peer(Follower).await;
+        let wormhole = world.wormhole();
+        let code = soon("a code", wormhole.allocate_code(2)).await.expect("allocated");
+        let dilated = wormhole.dilate(world.config(Follower)).expect("dilate");
+        let connector = dilated.connector_for("sink").expect("a name");
+        let early = tokio::spawn(async move {
+            let mut subchannel = connector.connect().await.expect("open");
+            subchannel.send(Bytes::from_static(b"early")).await.expect("queued");
+            subchannel.acknowledged().await.expect("acknowledged");
+            subchannel
+        });
+        python.send(json!({"cmd": "set-code", "code": code.to_string()})).await;
+        let listen = json!([{"name": "sink", "mode": "collect"}]);
+        python.send(json!({"cmd": "dilate", "listen": listen})).await;
+        assert_eq!(python.expect("data").await["hex"], "6561726c79");
+        drop(soon("the ACK", early).await.expect("no panic"));
+        python.expect_with("closed", json!({"name": "sink"})).await;
+        soon("close", wormhole.close()).await.expect("happy");
+        python.finish().await;
+    }
+}

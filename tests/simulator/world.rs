@@ -221,6 +221,8 @@ impl World {
             self.now = self.now.max(at);
         }
         self.sides[n].manager.handle_timeout(self.now);
+        // Asking for an ACK again is never wrong.
+        self.sides[n].mux.nudge();
         self.sides[n].perform();
         self.forget_dead_connection();
     }

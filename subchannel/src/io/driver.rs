@@ -82,6 +82,12 @@ impl Multiplexer {
         })
     }
 
+    /// Asks for the last ACK once more; see [`Mux::nudge`](crate::mux::Mux::nudge). Poll
+    /// [`poll_transmit`](Multiplexer::poll_transmit) afterwards.
+    pub fn nudge(&self) {
+        self.shared.with(|inner| inner.mux.nudge());
+    }
+
     /// `Ready` when the peer has acknowledged everything that was opened, written and closed; also after
     /// the end.
     pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -184,6 +184,12 @@ impl Mux {
         }
     }
 
+    /// Repeats the last unacknowledged record, so that its ACK comes again: a Python Follower loses the ACKs that it
+    /// owes for what arrives together with the KCM, and if nothing follows, waiting for them would be in vain.
+    pub fn nudge(&mut self) {
+        self.outbox.nudge();
+    }
+
     /// The link is lost. Records that still come from it are ignored; the peer sends them again.
     pub fn link_down(&mut self) {
         self.link_up = false;

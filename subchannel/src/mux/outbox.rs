@@ -122,6 +122,13 @@ impl Outbox {
         self.cursor = 0;
     }
 
+    /// Sends the last unacknowledged record once more, unless there is something to send again anyway.
+    pub(super) fn nudge(&mut self) {
+        if !self.has_resend() {
+            self.cursor = self.sent.len().saturating_sub(1);
+        }
+    }
+
     pub(super) fn resend(&mut self) -> Option<Record> {
         let record = self.record(self.cursor)?;
         self.cursor += 1;
@@ -221,6 +228,21 @@ mod tests {
         while outbox.retire(SeqNum(u32::MAX)).is_some() {}
         assert_eq!((outbox.bytes(), outbox.unacknowledged()), (0, 0));
         assert_eq!(stamp(&mut outbox, 5), wire(5, 5));
+    }
+
+    #[test]
+    fn a_nudge_repeats_the_last_record_and_nothing_else() {
+        let mut outbox = Outbox::new(10_000, 0);
+        outbox.nudge();
+        assert_eq!(outbox.resend(), None, "there is nothing to repeat");
+        for id in 0..3 {
+            stamp(&mut outbox, id);
+        }
+        outbox.nudge();
+        assert_eq!((outbox.resend(), outbox.resend()), (wire(2, 2), None));
+        outbox.rewind();
+        outbox.nudge();
+        assert_eq!(outbox.resend(), wire(0, 0), "a new link repeats everything anyway");
     }
 
     #[test]
