@@ -62,12 +62,15 @@ async fn send(wormhole: &Wormhole, config: DilateConfig, path: &Path) -> Result<
     }
     subchannel.shutdown().await?;
 
-    let mut answer = [0; 32];
-    subchannel.read_exact(&mut answer).await?;
-    if answer != <[u8; 32]>::from(hash.finalize()) {
+    // To the end, not only 32 bytes: a side that closes while the other one still speaks leaves it waiting for an
+    // acknowledgement that nobody sends.
+    let mut answer = Vec::new();
+    (&mut subchannel).take(33).read_to_end(&mut answer).await?;
+    let hash: [u8; 32] = hash.finalize().into();
+    if answer != hash {
         return Err("the other side received something else; send it again".into());
     }
-    println!("sent {name}, sha256 {}", data_encoding::HEXLOWER.encode(&answer));
+    println!("sent {name}, sha256 {}", data_encoding::HEXLOWER.encode(&hash));
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! `dilated doctor`, with servers on loopback and with what is none.
 
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot run has failed")]
 
 mod common;
 
 use std::net::SocketAddr;
 
-use common::{Serve, dilated, soon};
+use common::{Serve, dilated, signal, soon};
 use dilated::server::{MailboxServer, ServerConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -189,4 +190,17 @@ async fn without_a_listener_and_a_relay_nothing_is_advertised() {
     diagnosis.says("skip", "listener", "--no-listen");
     diagnosis.says("warn", "hints", "would be told nothing");
     diagnosis.says("warn", "summary", "nobody can connect to this side");
+}
+
+#[tokio::test]
+async fn it_can_be_interrupted_while_a_server_is_silent() {
+    let silent = something_else("").await;
+    let mut command = dilated();
+    command.args(["doctor", "--relay", "none", "--mailbox", &format!("ws://{silent}/v1")]);
+    let mut child = command.spawn().unwrap();
+    let mut first = [0; 4];
+    let stdout = child.stdout.as_mut().unwrap();
+    soon("the first line", stdout.read_exact(&mut first)).await.unwrap();
+    signal(&child, "INT").await;
+    assert_eq!(soon("the end", child.wait()).await.unwrap().code(), Some(130));
 }

@@ -60,11 +60,11 @@ pub(super) struct Local {
     listener: Option<Listening>,
 }
 
-/// Whether each family can be listened on.
+/// Whether each family can be listened on, and if so, whether this machine failed to reach the listener.
 #[derive(Debug)]
 struct Listening {
-    v4: io::Result<()>,
-    v6: io::Result<()>,
+    v4: io::Result<Option<String>>,
+    v6: io::Result<Option<String>>,
 }
 
 impl Local {
@@ -108,12 +108,16 @@ impl Local {
         };
         let outside = "; whether a firewall lets others in, only the other side can tell";
         match (&listener.v4, &listener.v6) {
-            (Ok(()), Ok(())) => check(Mark::Ok, format!("can be opened for IPv4 and IPv6{outside}")),
-            (Ok(()), Err(error)) => {
+            (Ok(Some(unreached)), _) | (_, Ok(Some(unreached))) => check(
+                Mark::Warn,
+                format!("it opens, but connecting to it at {unreached}; look for a firewall on this machine"),
+            ),
+            (Ok(None), Ok(None)) => check(Mark::Ok, format!("can be opened for IPv4 and IPv6{outside}")),
+            (Ok(None), Err(error)) => {
                 let mark = if self.addresses.iter().any(IpAddr::is_ipv6) { Mark::Warn } else { Mark::Ok };
                 check(mark, format!("can be opened for IPv4, not for IPv6 ({error}){outside}"))
             }
-            (Err(error), Ok(())) => {
+            (Err(error), Ok(None)) => {
                 check(Mark::Warn, format!("can be opened for IPv6, not for IPv4 ({error}){outside}"))
             }
             (Err(v4), Err(v6)) => check(
@@ -200,7 +204,8 @@ impl Local {
                         away, or name a relay with --relay";
             return Check::new(Mark::Warn, "hints", text);
         }
-        Check::new(Mark::Ok, "hints", format!("the other side would be told {}", hints.join(", ")))
+        let port = if self.listener.is_some() { "; PORT is another one for each link" } else { "" };
+        Check::new(Mark::Ok, "hints", format!("the other side would be told {}{port}", hints.join(", ")))
     }
 }
 
@@ -209,21 +214,17 @@ fn describe(address: IpAddr) -> String {
     format!("{address} ({} {family})", Scope::of(address).name())
 }
 
-/// Opens a listener on `any`, and connects to it by `address` if there is one.
-async fn try_listening(any: IpAddr, address: Option<IpAddr>) -> io::Result<()> {
+/// Opens a listener on `any`, and connects to it by `address` if there is one. Gives what failed about the latter: the
+/// address is advertised nevertheless, because a firewall may well treat others differently.
+async fn try_listening(any: IpAddr, address: Option<IpAddr>) -> io::Result<Option<String>> {
     let listener = TcpListener::bind((any, 0)).await?;
-    let Some(address) = address else { return Ok(()) };
+    let Some(address) = address else { return Ok(None) };
     let target = SocketAddr::new(address, listener.local_addr()?.port());
-    let failed = |why: &dyn std::fmt::Display| {
-        io::Error::other(format!(
-            "it opens, but connecting to it at {target} fails: {why}; is it a firewall?"
-        ))
-    };
-    match timeout(SELF_CONNECT, TcpStream::connect(target)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(failed(&error)),
-        Err(_) => Err(failed(&"no answer")),
-    }
+    Ok(match timeout(SELF_CONNECT, TcpStream::connect(target)).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(format!("{target} fails: {error}")),
+        Err(_) => Some(format!("{target} gets no answer")),
+    })
 }
 
 #[cfg(test)]
@@ -232,7 +233,7 @@ mod tests {
 
     fn local(addresses: &[&str]) -> Local {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        Local { addresses, listener: Some(Listening { v4: Ok(()), v6: Err(io::Error::other("no IPv6")) }) }
+        Local { addresses, listener: Some(Listening { v4: Ok(None), v6: Err(io::Error::other("no IPv6")) }) }
     }
 
     #[test]
@@ -268,10 +269,28 @@ mod tests {
     fn only_what_can_be_listened_on_is_advertised() {
         let config = DilateConfig::direct_only();
         let hints = local(&["192.168.7.7", "2a00::1"]).hints(&config);
-        assert_eq!(hints.text, "the other side would be told tcp:192.168.7.7:PORT");
+        assert_eq!(
+            hints.text,
+            "the other side would be told tcp:192.168.7.7:PORT; PORT is another one for each link"
+        );
         let silent = Local { listener: None, ..local(&["192.168.7.7"]) };
         assert_eq!(silent.hints(&config).mark, Mark::Warn);
         assert_eq!(silent.checks()[1].mark, Mark::Skip);
+    }
+
+    #[tokio::test]
+    async fn a_listener_is_tried() {
+        assert_eq!(try_listening(Ipv4Addr::LOCALHOST.into(), None).await.unwrap(), None);
+        let reached = try_listening(Ipv4Addr::UNSPECIFIED.into(), Some(Ipv4Addr::LOCALHOST.into())).await;
+        assert_eq!(reached.unwrap(), None);
+        // It listens at one loopback address, and the other has nobody.
+        let unreached = try_listening(Ipv4Addr::LOCALHOST.into(), Some("127.0.0.2".parse().unwrap())).await;
+        let machine =
+            Local { listener: Some(Listening { v4: unreached, v6: Ok(None) }), ..local(&["192.168.7.7"]) };
+        let check = machine.listener_check();
+        assert!(check.mark == Mark::Warn && check.text.contains("at 127.0.0.2:"), "{check}");
+        assert!(try_listening("192.0.2.77".parse().unwrap(), None).await.is_err());
+        assert!(machine.hints(&DilateConfig::direct_only()).text.contains("192.168.7.7"));
     }
 
     #[test]

@@ -107,6 +107,7 @@ pub(super) fn checks(found: &[Found]) -> Vec<Check> {
                 let time = quote::duration(*time);
                 checks.push(Check::new(Mark::Ok, "mailbox", format!("{url}: welcome after {time}")));
                 if let Some(motd) = &welcome.motd {
+                    let motd = quote::printable(motd);
                     checks.push(Check::new(Mark::Ok, "motd", format!("the mailbox server says: {motd}")));
                 }
             }

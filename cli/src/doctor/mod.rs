@@ -29,7 +29,9 @@ Exit status:
     1  something on this machine failed, such as writing the output
     2  the command was not used right
     5  no mailbox server can be used
-  130  interrupted (Ctrl-C)";
+  130  interrupted (Ctrl-C)
+  141  standard output was closed, as by `head`
+  143  terminated (SIGTERM)";
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +64,10 @@ impl fmt::Display for Check {
             Mark::Fail => "fail",
             Mark::Skip => "skip",
         };
-        // Names and reasons come from options, from the network and from servers.
-        write!(f, "{mark:<4}  {:<9}  {}", self.subject, printable(&self.text))
+        write!(f, "{mark:<4}  {:<9}  ", self.subject)?;
+        // Names and reasons come from options, from the network and from servers. In pieces, because a list of many
+        // addresses is no reason to shorten it.
+        self.text.split_inclusive(", ").try_for_each(|piece| f.write_str(&printable(piece)))
     }
 }
 
@@ -79,7 +83,7 @@ pub(crate) async fn run(global: &Global, report: &Report) -> Result<(), Failure>
 async fn examine(global: &Global, report: &Report) -> Result<(), Failure> {
     let config = global.dilate_config()?;
     let mailboxes = mailbox::start(global)?;
-    let relays: Vec<_> = config.relays.iter().flat_map(|relay| relay.hints()).collect();
+    let relays: Vec<_> = config.relays.iter().flat_map(dilated::RelayHint::hints).collect();
     let remote = futures::future::join(
         join_all(mailboxes.into_iter().map(mailbox::Visit::finish)),
         join_all(relays.iter().map(|endpoint| relay::try_out(endpoint.hostname(), endpoint.port()))),
@@ -203,6 +207,8 @@ mod tests {
     fn a_line_cannot_drive_the_terminal() {
         let check = Check::new(Mark::Warn, "motd", "a\x1b[2Jb\nok    all is well");
         assert_eq!(check.to_string(), "warn  motd       a\\u{1b}[2Jb\\u{a}ok    all is well");
+        let many = Check::new(Mark::Ok, "addresses", vec!["2001:db8::1"; 100].join(", "));
+        assert!(!many.to_string().contains('…'));
     }
 
     #[test]

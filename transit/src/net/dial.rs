@@ -87,9 +87,12 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The addresses to tell the peer: those of all interfaces, loopback only when there is nothing else or when asked.
-/// Link-local IPv6 addresses are left out, because they mean nothing without a scope that only we know.
-pub(super) fn local_addresses(loopback: bool) -> Vec<IpAddr> {
+/// The addresses of this machine that a [`Connector`](super::Connector) tells the peer: those of all interfaces,
+/// loopback only when there is nothing else or when `loopback` asks for it. Never empty.
+///
+/// Link-local addresses are left out, because they mean nothing without a scope that only we know.
+#[must_use]
+pub fn local_addresses(loopback: bool) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = match if_addrs::get_if_addrs() {
         Ok(interfaces) => interfaces.iter().map(if_addrs::Interface::ip).collect(),
         Err(error) => {

@@ -5,6 +5,7 @@ mod dial;
 mod link;
 
 pub use connector::{Connector, ConnectorConfig, ConnectorEvent, ConnectorLimits};
+pub use dial::local_addresses;
 pub use link::{Link, LinkError, LinkReader, LinkWriter};
 
 use std::time::Instant;
