@@ -12,7 +12,7 @@ use crate::{error::DilationError, manager::ManagerTiming, role::RolePreference};
 #[non_exhaustive]
 pub enum ControlOpener {
     /// The Leader opens and the Follower listens. Right between two of our own peers, which need not know who
-    /// leads.
+    /// leads. Not with a Python program that opens the channel itself: when both open, each waits on its own.
     #[default]
     ByRole,
     /// This side opens. For a far end, in Python say, that only listens.

@@ -155,8 +155,11 @@ impl LinkPump {
     fn poll_nudge(&mut self, cx: &mut Context<'_>, drained: bool) -> Poll<()> {
         let nudge = &mut self.nudge;
         if drained {
-            nudge.since = None;
             nudge.wait = NUDGE;
+        }
+        if drained || self.link.writer.pending() > 0 {
+            // Nothing to ask for, or the question would only queue behind what the socket does not take.
+            nudge.since = None;
             return Poll::Pending;
         }
         let since = *nudge.since.get_or_insert_with(clock::now);
