@@ -301,6 +301,8 @@ impl Driver {
         tracing::info!(generation = %self.manager.generation(), reason, "link lost");
         link.abort();
         dilation.set_link_status(LinkStatus::Reconnecting { reason });
+        // What took the link may have taken the mailbox connection, too, and a new link needs that.
+        self.mailbox.reconnect_now();
         self.manager.handle_link_lost(clock::now());
     }
 

@@ -229,7 +229,8 @@ impl LinkPump {
             Verdict::Ping(id) => Poll::Ready(self.ping(id)),
             Verdict::Dead => {
                 let silence = clock::now().saturating_duration_since(self.liveness.last_heard());
-                let reason = format!("nothing was heard from the other side for {} s", silence.as_secs());
+                let reason =
+                    format!("nothing was heard from the other side for {:.1} s", silence.as_secs_f32());
                 Poll::Ready(Err(LinkEnd::Lost(reason)))
             }
         }

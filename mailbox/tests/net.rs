@@ -206,6 +206,31 @@ async fn pings_are_sent_and_silence_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_connection_in_doubt_shows_life_or_is_replaced() {
+    let event = |wanted: fn(&Event) -> bool| move |event: Event| wanted(&event).then_some(event);
+    let mut net = NetConfig::default();
+    net.probe_timeout = Duration::from_millis(200);
+
+    // As after a change of address: the websocket looks open, and nothing comes back.
+    let server = MiniServer::start(Conduct { silent: true, ..Conduct::default() }).await;
+    let url: MailboxUrl = server.url().parse().unwrap();
+    let (mailbox, mut driver) = client_with(vec![url], config(), net.clone()).unwrap();
+    until(&mut driver, event(|event| matches!(event, Event::Connected))).await;
+    mailbox.reconnect_now();
+    let lost = until(&mut driver, event(|event| matches!(event, Event::Disconnected { .. }))).await;
+    assert!(matches!(&lost, Event::Disconnected { reason } if reason.contains("did not answer")), "{lost:?}");
+    until(&mut driver, event(|event| matches!(event, Event::Connected))).await;
+
+    let server = MiniServer::start(Conduct::default()).await;
+    let (mailbox, mut driver) = client_with(vec![server.url().parse().unwrap()], config(), net).unwrap();
+    until(&mut driver, event(|event| matches!(event, Event::Connected))).await;
+    mailbox.reconnect_now();
+    let lost = until(&mut driver, event(|event| matches!(event, Event::Disconnected { .. })));
+    assert!(timeout(Duration::from_millis(600), lost).await.is_err(), "a good connection is kept");
+    assert!(server.pings() >= 1);
+}
+
+#[tokio::test]
 async fn an_oversized_message_ends_it() {
     let server = MiniServer::start(Conduct { motd: 100_000, ..Conduct::default() }).await;
     let mut small = config();

@@ -146,6 +146,11 @@ impl MailboxDriver {
                 self.state = self.attempt();
                 Poll::Ready(())
             }
+            State::Connecting(_) if self.shared.reconnect.swap(false, Ordering::AcqRel) => {
+                // What it waits for may be gone with the old network.
+                self.state = self.attempt();
+                Poll::Ready(())
+            }
             State::Connecting(attempt) => {
                 let Poll::Ready(result) = attempt.as_mut().poll(cx) else { return Poll::Pending };
                 match result {
@@ -156,6 +161,10 @@ impl MailboxDriver {
             }
             State::Open(link) => {
                 let shared = &self.shared;
+                if shared.reconnect.swap(false, Ordering::AcqRel) {
+                    link.probe();
+                    return Poll::Ready(());
+                }
                 let received = link.poll_receive(cx, |text| {
                     let mut client = shared.lock();
                     client.handle_text(text);
@@ -216,6 +225,12 @@ impl MailboxDriver {
             Loss::Reason(reason) => {
                 debug!(reason, "connection to the mailbox server lost");
                 client.handle_lost(reason);
+            }
+            Loss::Doubt => {
+                debug!("the mailbox server did not answer when the connection was in doubt");
+                client.handle_lost("the mailbox server did not answer");
+                // The doubt had a reason; do not wait.
+                self.shared.reconnect.store(true, Ordering::Release);
             }
             Loss::TooLarge => {
                 client.handle_lost("a message of the mailbox server is too large");

@@ -75,8 +75,9 @@ impl Mailbox {
         self.shared.publish_wordlist();
     }
 
-    /// Ends a wait for the next attempt to connect: the network has changed, so it may work now.
-    /// Without such a wait, nothing happens.
+    /// The network may have changed. A connection that is up is asked for a sign of life and given up when there is none
+    /// within [`NetConfig::probe_timeout`](super::NetConfig::probe_timeout); an attempt to connect is started over; a
+    /// wait for the next attempt ends.
     pub fn reconnect_now(&self) {
         self.shared.reconnect.store(true, Ordering::Release);
         self.shared.driver.wake();

@@ -23,6 +23,8 @@ const BATCH: usize = 64;
 pub(super) enum Loss {
     /// The reason, as a sentence's part. Another connection may help.
     Reason(String),
+    /// It was in doubt, and showed no life in time.
+    Doubt,
     /// A message is larger than the limit. It would be replayed on the next connection, for ever.
     TooLarge,
 }
@@ -31,6 +33,9 @@ pub(super) struct Link {
     socket: Socket,
     ping_interval: Duration,
     ping_timeout: Duration,
+    probe_timeout: Duration,
+    /// The connection is in doubt, and has until then to show life.
+    probe: Option<Instant>,
     /// When something last arrived.
     heard: Instant,
     timer: Pin<Box<Sleep>>,
@@ -45,10 +50,20 @@ impl Link {
             socket,
             ping_interval: config.ping_interval,
             ping_timeout: config.ping_timeout,
+            probe_timeout: config.probe_timeout,
+            probe: None,
             heard,
             timer: Box::pin(sleep_until(next_ping)),
             next_ping,
         }
+    }
+
+    /// Puts the connection in doubt: it is pinged at once and has [`NetConfig::probe_timeout`] to show life.
+    pub(super) fn probe(&mut self) {
+        let now = now();
+        self.probe.get_or_insert(now + self.probe_timeout);
+        self.next_ping = now;
+        self.timer.as_mut().reset(now);
     }
 
     /// Sends every text that `next` gives, as far as the socket takes it. An error is the reason of the loss.
@@ -83,11 +98,15 @@ impl Link {
                 let silence = self.ping_timeout.as_secs_f32();
                 return Err(Loss::Reason(format!("the mailbox server was silent for {silence} s")));
             }
+            if self.probe.is_some_and(|deadline| now >= deadline) {
+                return Err(Loss::Doubt);
+            }
             if now >= self.next_ping && Pin::new(&mut self.socket).poll_ready(cx).is_ready() {
                 Pin::new(&mut self.socket).start_send(Message::Ping(Bytes::new())).map_err(reason)?;
                 self.next_ping = now + self.ping_interval;
             }
-            let deadline = self.heard + self.ping_timeout;
+            let deadline =
+                (self.heard + self.ping_timeout).min(self.probe.unwrap_or(self.heard + self.ping_timeout));
             // A ping that found no room is retried when the flush makes some, or at the next interval.
             let wake = if self.next_ping > now { self.next_ping } else { now + self.ping_interval };
             self.timer.as_mut().reset(wake.min(deadline));
@@ -111,6 +130,7 @@ impl Link {
                 Poll::Ready(None) => return Poll::Ready(Err(Loss::Reason(GONE.to_owned()))),
             };
             self.heard = now();
+            self.probe = None;
             let enough = match &message {
                 Message::Text(text) => take(text),
                 // The protocol wants text; the documentation of the server says binary.

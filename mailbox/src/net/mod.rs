@@ -38,6 +38,9 @@ pub struct NetConfig {
     pub ping_interval: Duration,
     /// How long the server may be silent. Default 60 s.
     pub ping_timeout: Duration,
+    /// How long the server may take to answer when [`Mailbox::reconnect_now`] asks whether the connection is still
+    /// good. Default 3 s.
+    pub probe_timeout: Duration,
     /// Certificates of authorities to trust for `wss://`, beside those of the system.
     pub extra_roots: Vec<CertificateDer<'static>>,
 }
@@ -48,6 +51,7 @@ impl Default for NetConfig {
             connect_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(60),
+            probe_timeout: Duration::from_secs(3),
             extra_roots: Vec::new(),
         }
     }

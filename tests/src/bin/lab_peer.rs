@@ -1,0 +1,286 @@
+//! What runs in a namespace of the network lab: one of our peers, a mailbox server, a relay, or a probe.
+//!
+//! The only argument says which, as JSON. Commands come in on standard input and events go out on standard output,
+//! one JSON object a line; `dilated_tests::lab` is the other end. It ends when its standard input does.
+
+use std::io::{BufRead as _, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dilated::{
+    DilateConfig, Dilated, LinkStatus, Listener, RolePreference, Wormhole,
+    server::{MailboxServer, Relay, RelayConfig, ServerConfig, StoreKind},
+};
+use dilated_mailbox::client::ConnectionStatus;
+use dilated_tests::data::{BLOCK, Data};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::{Notify, mpsc};
+
+/// Bytes a second that a source writes: the stream must still run when a test does something to it.
+const RATE: u64 = 16 * 1024 * 1024;
+
+/// The subprotocol of the stream.
+const STREAM: &str = "lab";
+
+/// How long a probe waits for an answer: inside one machine it comes at once or never.
+const PROBE: Duration = Duration::from_secs(1);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = run().await {
+        emit(&json!({"event": "error", "message": error.to_string()}));
+        std::process::exit(1);
+    }
+}
+
+async fn run() -> Result<(), Failure> {
+    let options = std::env::args().nth(1).ok_or("say what to run, as JSON, in the first argument")?;
+    let options: Value = serde_json::from_str(&options)?;
+    let commands = commands();
+    match text(&options, "mode")? {
+        "mailbox" => mailbox(&options, commands).await,
+        "relay" => relay(&options, commands).await,
+        "probe" => probe(&options).await,
+        "peer" => Peer::new(&options)?.run(commands).await,
+        mode => Err(format!("there is no mode {mode}").into()),
+    }
+}
+
+async fn mailbox(options: &Value, commands: Commands) -> Result<(), Failure> {
+    let store = StoreKind::Sqlite(text(options, "database")?.into());
+    let config = ServerConfig { store, ..ServerConfig::default() };
+    let server = MailboxServer::bind(text(options, "listen")?.parse()?, config).await?;
+    emit(&json!({"event": "listening"}));
+    until_end(commands, server.run()).await
+}
+
+async fn relay(options: &Value, commands: Commands) -> Result<(), Failure> {
+    let server = Relay::bind(text(options, "listen")?.parse()?, RelayConfig::default()).await?;
+    emit(&json!({"event": "listening"}));
+    until_end(commands, server.run()).await
+}
+
+async fn until_end(
+    mut commands: Commands,
+    server: impl Future<Output = std::io::Result<()>>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        result = server => Ok(result?),
+        _ = commands.recv() => Ok(()),
+    }
+}
+
+/// Nobody listens at the other end, so a refusal is the answer of a host that was reached.
+async fn probe(options: &Value) -> Result<(), Failure> {
+    let to: SocketAddr = text(options, "to")?.parse()?;
+    let reached = match tokio::time::timeout(PROBE, tokio::net::TcpStream::connect(to)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        Err(_) => false,
+    };
+    emit(&json!({"event": "probed", "reached": reached}));
+    Ok(())
+}
+
+/// A wormhole and its commands.
+struct Peer {
+    wormhole: Wormhole,
+    config: DilateConfig,
+    dilated: Option<Dilated>,
+    release: Arc<Notify>,
+    start: Instant,
+}
+
+impl Peer {
+    fn new(options: &Value) -> Result<Self, Failure> {
+        let mut config = DilateConfig::direct_only();
+        if let Some(relay) = options["relay"].as_str() {
+            config.relays = vec![relay.parse()?];
+        }
+        config.listen = options["listen"] == true;
+        config.role =
+            if options["leader"] == true { RolePreference::Leader } else { RolePreference::Follower };
+        config.ping_interval = seconds(options, "ping_interval")?;
+        config.timing.connect_timeout = seconds(options, "connect_timeout")?;
+        let wormhole = Wormhole::builder("dilated.test/lab").mailbox(text(options, "mailbox")?).build()?;
+        #[expect(clippy::disallowed_methods, reason = "times of events, for the reader of a report")]
+        let start = Instant::now();
+        Ok(Self { wormhole, config, dilated: None, release: Arc::default(), start })
+    }
+
+    async fn run(mut self, mut commands: Commands) -> Result<(), Failure> {
+        emit(&json!({"event": "ready", "pid": std::process::id()}));
+        while let Some(command) = commands.recv().await {
+            match text(&command, "cmd")? {
+                "allocate" => {
+                    let code = self.wormhole.allocate_code(2).await?;
+                    emit(&json!({"event": "code", "code": code.to_string()}));
+                }
+                "set-code" => self.wormhole.set_code(text(&command, "code")?)?,
+                "dilate" => self.dilate(&command["sink"])?,
+                "source" => self.source(&command)?,
+                "release" => self.release.notify_one(),
+                "status" => {
+                    let status = self.dilated()?.status();
+                    emit(&json!({"event": "status", "generation": status.generation.get()}));
+                }
+                "close" => {
+                    let result = match self.wormhole.close().await {
+                        Ok(()) => "happy".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
+                    emit(&json!({"event": "closed", "result": result}));
+                }
+                other => return Err(format!("there is no command {other}").into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn dilated(&self) -> Result<&Dilated, Failure> {
+        self.dilated.as_ref().ok_or_else(|| "dilate first".into())
+    }
+
+    fn dilate(&mut self, sink: &Value) -> Result<(), Failure> {
+        let dilated = self.wormhole.dilate(self.config.clone())?;
+        if sink.is_object() {
+            receive(dilated.listener_for(STREAM)?, number(sink, "seed")?, number(sink, "progress")?);
+        }
+        tell_changes(&dilated, self.start);
+        self.dilated = Some(dilated);
+        Ok(())
+    }
+
+    fn source(&self, command: &Value) -> Result<(), Failure> {
+        let connector = self.dilated()?.connector_for(STREAM)?;
+        let (data, size) = (Data::new(number(command, "seed")?), number(command, "size")?);
+        let (hold, release) = (number(command, "hold")?, Arc::clone(&self.release));
+        task(async move {
+            let mut stream = connector.connect().await?;
+            let (mut sent, mut held) = (0, false);
+            for piece in data.chunks(size, BLOCK) {
+                if sent >= hold && !std::mem::replace(&mut held, true) {
+                    release.notified().await;
+                }
+                stream.write_all(&piece).await?;
+                sent += piece.len() as u64;
+                tokio::time::sleep(Duration::from_secs(1) * u32::try_from(BLOCK)? / u32::try_from(RATE)?)
+                    .await;
+            }
+            stream.shutdown().await?;
+            emit(&json!({"event": "sent"}));
+            Ok(())
+        });
+        Ok(())
+    }
+}
+
+/// Compares the first stream that comes with that of `seed`.
+fn receive(mut listener: Listener, seed: u64, progress: u64) {
+    task(async move {
+        let mut stream = listener.accept().await?;
+        let mut check = Data::new(seed).check();
+        let (mut buffer, mut next) = (vec![0; 256 * 1024], progress);
+        loop {
+            let n = stream.read(&mut buffer).await?;
+            check.push(&buffer[..n]);
+            if n == 0 {
+                emit(&json!({"event": "received", "bytes": check.received()}));
+                return Ok(());
+            }
+            if check.received() >= next {
+                emit(&json!({"event": "progress", "bytes": check.received()}));
+                next = check.received() + progress;
+            }
+        }
+    });
+}
+
+fn tell_changes(dilated: &Dilated, start: Instant) {
+    let mut changes = dilated.status_changes();
+    task(async move {
+        let (mut link, mut mailbox) = (Value::Null, Value::Null);
+        while let Some(status) = changes.next().await {
+            let mut now = link_event(&status.link);
+            now["generation"] = json!(status.generation.get());
+            // A generation counts from its link on.
+            if now != link && (now["state"] == "connected" || now["state"] != link["state"]) {
+                link = now.clone();
+                now["ms"] = json!(u64::try_from(start.elapsed().as_millis())?);
+                emit(&now);
+            }
+            let connected = json!(status.mailbox.connection == ConnectionStatus::Connected);
+            if connected != mailbox {
+                mailbox = connected;
+                emit(&json!({"event": "mailbox", "connected": mailbox}));
+            }
+        }
+        Ok(())
+    });
+}
+
+fn link_event(link: &LinkStatus) -> Value {
+    match link {
+        LinkStatus::Connected { path } => {
+            json!({"event": "link", "state": "connected", "path": path.to_string()})
+        }
+        LinkStatus::Reconnecting { reason } => {
+            json!({"event": "link", "state": "reconnecting", "reason": reason})
+        }
+        other => json!({"event": "link", "state": other.to_string()}),
+    }
+}
+
+/// Runs something beside the commands; its failure, or its panic at a wrong byte, is an `error` event.
+fn task(work: impl Future<Output = Result<(), Failure>> + Send + 'static) {
+    tokio::spawn(async move {
+        let message = match tokio::spawn(work).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic.to_string(),
+        };
+        emit(&json!({"event": "error", "message": message}));
+    });
+}
+
+type Commands = mpsc::UnboundedReceiver<Value>;
+
+fn commands() -> Commands {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Ok(command) =
+                line.map_err(|_| ()).and_then(|line| serde_json::from_str(&line).map_err(|_| ()))
+            else {
+                return;
+            };
+            if sender.send(command).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn emit(event: &Value) {
+    // Nobody reads any more when the test has ended.
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{event}").and_then(|()| out.flush());
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str, Failure> {
+    value[key].as_str().ok_or_else(|| format!("{key} is missing or no text").into())
+}
+
+fn number(value: &Value, key: &str) -> Result<u64, Failure> {
+    value[key].as_u64().ok_or_else(|| format!("{key} is missing or no number").into())
+}
+
+fn seconds(value: &Value, key: &str) -> Result<Duration, Failure> {
+    Ok(value[key].as_f64().map(Duration::try_from_secs_f64).ok_or_else(|| format!("{key} is missing"))??)
+}
