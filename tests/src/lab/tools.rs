@@ -1,6 +1,9 @@
 //! The programs that the lab is built with.
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    sync::OnceLock,
+};
 
 /// Why no lab can be built here.
 pub(super) fn available() -> Result<(), String> {
@@ -19,7 +22,24 @@ pub(super) fn available() -> Result<(), String> {
             return Err(format!("the network lab needs `{tool}` (Debian package {package})"));
         }
     }
-    Ok(())
+    static CAPABLE: OnceLock<Result<(), String>> = OnceLock::new();
+    CAPABLE.get_or_init(can_make_namespaces).clone()
+}
+
+/// Root in a container may lack the capability.
+fn can_make_namespaces() -> Result<(), String> {
+    let name = format!("dilated-{}-probe", std::process::id());
+    let failed = |out: Option<Output>| match out {
+        Some(out) if out.status.success() => None,
+        Some(out) => Some(String::from_utf8_lossy(&out.stderr).trim().to_owned()),
+        None => Some("`ip` cannot be started".to_owned()),
+    };
+    let made = failed(output("ip", &["netns", "add", &name]));
+    output("ip", &["netns", "del", &name]);
+    match made {
+        None => Ok(()),
+        Some(why) => Err(format!("the network lab cannot make network namespaces here: {why}")),
+    }
 }
 
 /// Runs a program to its end. `None` if it cannot be started.
