@@ -164,7 +164,13 @@ async fn a_whole_session() {
         assert_eq!(client.ask(json!({ "type": "release" })).await["type"], "released");
         assert_eq!(client.ask(json!({ "type": "close", "mood": "happy" })).await["type"], "closed");
     }
-    assert_eq!(server.handle.stats().usage.mailboxes.happy, 1);
+    // The statistics are published behind the answers.
+    let counted = async {
+        while server.handle.stats().usage.mailboxes.happy != 1 {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(LONG, counted).await.unwrap_or_else(|_| panic!("{:?}", server.handle.stats()));
     a.0.close(None).await.unwrap();
     drop(b);
     server.until_connections(0).await;

@@ -330,3 +330,24 @@ async fn records_bundled_with_the_choice_are_not_lost() {
         assert_eq!(receive(&mut link).await.expect("open"), [n; 40_000]);
     }
 }
+
+#[tokio::test]
+async fn a_relay_that_fails_for_a_moment_is_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let hint: RelayHint = format!("tcp:{}", listener.local_addr().expect("bound")).parse().expect("a hint");
+    let mut limits = ConnectorLimits::default();
+    limits.race.retry_first = Duration::from_millis(10);
+    let config = ConnectorConfig { listen: false, relays: vec![hint], limits, ..config(Role::Leader) };
+    let mut leader = Connector::start(config).expect("no listener is needed");
+    let driven = tokio::spawn(async move {
+        loop {
+            leader.next().await;
+        }
+    });
+    for _ in 0..3 {
+        let (mut stream, _) = soon("a dial", listener.accept()).await.expect("accepted");
+        stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await.expect("sent");
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    driven.abort();
+}

@@ -16,12 +16,12 @@ use super::{
     now,
 };
 use crate::{
-    handshake::{HandshakeLimits, KCM, LinkHandshake, Stage},
+    handshake::{HandshakeError, HandshakeLimits, KCM, LinkHandshake, Stage},
     hint::{Hint, HintLimits, RelayHint, TcpHint},
     noise::Ephemeral,
     path::Path,
     pipe::{Opener, Sealer},
-    prologue::RelayRequest,
+    prologue::{PrologueError, RelayError, RelayRequest},
     race::{Dial, Race, RaceConfig, Retry, Route, Verdict},
     role::{DilationKey, Role},
 };
@@ -332,6 +332,7 @@ async fn drive(
     timeout: Duration,
 ) -> Result<(), Outcome> {
     let network = |error: io::Error| Outcome::Failed { reason: error.to_string(), retry: Retry::Later };
+    let relayed = handshake.stage() == Stage::Relay;
     let mut input = BytesMut::with_capacity(4096);
     let mut deadline = tokio::time::Instant::from_std(now() + timeout);
     while !handshake.is_confirmed() {
@@ -354,7 +355,7 @@ async fn drive(
         }
         handshake
             .handle_input(&input)
-            .map_err(|error| Outcome::Failed { reason: error.to_string(), retry: Retry::Never })?;
+            .map_err(|error| Outcome::Failed { reason: error.to_string(), retry: retry(&error, relayed) })?;
         if before == Stage::Relay && handshake.stage() != Stage::Relay {
             deadline = tokio::time::Instant::from_std(now() + timeout);
         }
@@ -363,6 +364,18 @@ async fn drive(
         stream.write_all(&output).await.map_err(network)?;
     }
     Ok(())
+}
+
+/// Whether what answered so could be the peer another time. At a relay whoever comes next is another one, and a proxy
+/// before it may fail for a moment; only one that does not understand us never will.
+fn retry(error: &HandshakeError, relayed: bool) -> Retry {
+    match error {
+        HandshakeError::Relay(RelayError::BadHandshake) => Retry::Never,
+        // Perhaps we dialled ourselves, under an address that the peer has, too.
+        HandshakeError::Prologue(PrologueError::SameRole(_)) => Retry::Later,
+        _ if relayed => Retry::Later,
+        _ => Retry::Never,
+    }
 }
 
 async fn sleep_until(at: Option<std::time::Instant>) {

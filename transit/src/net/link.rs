@@ -26,8 +26,8 @@ use crate::{
 /// Bytes asked of the socket at once.
 const READ: usize = 256 * 1024;
 
-/// Bytes that an emptied output buffer keeps for the next batch.
-const KEPT_OUTPUT: usize = 1024 * 1024;
+/// Bytes that a buffer keeps for the next batch. One that a long message made larger is given back.
+const KEPT: usize = 1024 * 1024;
 
 /// Why a link ended.
 #[derive(Debug, Error)]
@@ -52,6 +52,8 @@ pub enum LinkError {
 pub struct LinkReader {
     stream: OwnedReadHalf,
     opener: Opener,
+    /// The most that the buffer had to hold since it was new.
+    peak: usize,
 }
 
 impl LinkReader {
@@ -62,9 +64,15 @@ impl LinkReader {
     ///
     /// [`LinkError::Closed`] at an orderly end of the stream, [`LinkError::Io`] for everything else.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        let wanted = self.opener.missing().max(READ);
+        let missing = self.opener.missing();
         let buffer = self.opener.buffer();
-        buffer.reserve(wanted);
+        if self.peak > KEPT && buffer.len() + missing <= KEPT {
+            *buffer = BytesMut::from(&buffer[..]);
+            self.peak = 0;
+        }
+        // A long frame gets its room as it arrives: its length is not authenticated before it is complete.
+        buffer.reserve(missing.min(buffer.len()).max(READ));
+        self.peak = self.peak.max(buffer.capacity());
         // The future holds nothing between polls: making a new one each time is the poll function of `read_buf`.
         match ready!(pin!(self.stream.read_buf(buffer)).poll(cx))? {
             0 => Poll::Ready(Err(LinkError::Closed)),
@@ -88,6 +96,8 @@ pub struct LinkWriter {
     stream: OwnedWriteHalf,
     sealer: Sealer,
     output: BytesMut,
+    /// The most that the output had to hold since it was new.
+    peak: usize,
 }
 
 impl LinkWriter {
@@ -97,7 +107,9 @@ impl LinkWriter {
     ///
     /// [`LinkError::Seal`].
     pub fn seal(&mut self, parts: &[&[u8]]) -> Result<(), LinkError> {
-        Ok(self.sealer.seal(parts, &mut self.output)?)
+        self.sealer.seal(parts, &mut self.output)?;
+        self.peak = self.peak.max(self.output.len());
+        Ok(())
     }
 
     /// Bytes that are sealed and not yet written.
@@ -119,8 +131,9 @@ impl LinkWriter {
             }
             self.output.advance(n);
         }
-        if self.output.capacity() > KEPT_OUTPUT {
+        if self.peak > KEPT {
             self.output = BytesMut::new();
+            self.peak = 0;
         }
         Poll::Ready(Ok(()))
     }
@@ -141,8 +154,8 @@ impl Link {
     pub(super) fn new(stream: TcpStream, sealer: Sealer, opener: Opener, path: Path) -> Link {
         let (read, write) = stream.into_split();
         Link {
-            reader: LinkReader { stream: read, opener },
-            writer: LinkWriter { stream: write, sealer, output: BytesMut::new() },
+            reader: LinkReader { stream: read, opener, peak: 0 },
+            writer: LinkWriter { stream: write, sealer, output: BytesMut::new(), peak: 0 },
             path,
         }
     }
@@ -170,5 +183,51 @@ impl Link {
                 async { while matches!(self.reader.stream.read(&mut [0; 4096]).await, Ok(n) if n > 0) {} };
             let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_long_message_does_not_keep_its_memory() {
+        const LONG: usize = 8 * 1024 * 1024;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (out, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let link = |stream| {
+            let (sealer, opener) = (Sealer::new(&[1; 32]), Opener::new(&[1; 32], 2 * LONG, BytesMut::new()));
+            Link::new(stream, sealer, opener, Path::inbound(address))
+        };
+        let (mut writing, mut reading) = (link(out.unwrap()), link(accepted.unwrap().0));
+        let write = async {
+            for message in [&vec![7; LONG][..], b"short"] {
+                writing.writer.seal(&[message]).unwrap();
+                poll_fn(|cx| writing.writer.poll_flush(cx)).await.unwrap();
+            }
+        };
+        let read = async {
+            for expected in [LONG, 5] {
+                let message = loop {
+                    if let Some(message) = reading.reader.next_message().unwrap() {
+                        break message;
+                    }
+                    poll_fn(|cx| reading.reader.poll_fill(cx)).await.unwrap();
+                };
+                assert_eq!(message.len(), expected);
+            }
+        };
+        tokio::join!(write, read);
+        // What an empty buffer has kept shows when it is asked for room: it takes back all of its allocation.
+        writing.writer.output.reserve(1);
+        assert!(writing.writer.output.capacity() <= KEPT, "{}", writing.writer.output.capacity());
+        let buffer = reading.reader.opener.buffer();
+        buffer.reserve(1);
+        assert!(buffer.capacity() <= 2 * KEPT, "{}", buffer.capacity());
     }
 }
