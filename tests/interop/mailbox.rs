@@ -102,7 +102,7 @@ async fn a_server_that_forgot_our_code_is_noticed() {
     let (port, url) = (server.port, server.url());
     let waiting = dilated::Wormhole::builder(crate::support::APPID).mailbox(&url).build().expect("valid");
     soon("a code", waiting.allocate_code(2)).await.expect("allocated");
-    // A message of ours is stored once the key agreement's first half is; the status says that the code is claimed.
+    // Until the server has stored, and echoed, our half of the key agreement. No status tells of that.
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     server.process.kill().await;
     let _server = world.python.mailbox_at(port, &folder.path().join("after.sqlite")).await;

@@ -188,7 +188,7 @@ async fn strangers_are_named_and_do_not_keep_the_peer_out() {
             }
         }
     };
-    assert!(!reason.is_empty());
+    assert!(reason.contains("another key"), "{reason}");
 
     leader.add_peer_hints(vec![loopback(web_port), loopback(peer)]);
     let ((link, more), _) = tokio::join!(selected(&mut leader), selected(&mut follower));
@@ -254,13 +254,10 @@ async fn a_flood_of_connections_neither_grows_nor_keeps_the_peer_out() {
         flood.push(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("listening"));
     }
     let driven = tokio::spawn(async move { selected(&mut leader).await });
-    let mut closed = 0;
     for stream in flood.iter_mut().take(46) {
         let mut rest = Vec::new();
         let _ = soon("the oldest to be dropped", stream.read_to_end(&mut rest)).await;
-        closed += 1;
     }
-    assert_eq!(closed, 46);
     let mut follower =
         Connector::start(ConnectorConfig { listen: false, ..config(Role::Follower) }).expect("no listener");
     follower.add_peer_hints(vec![loopback(port)]);
