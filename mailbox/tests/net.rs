@@ -211,23 +211,28 @@ async fn a_connection_in_doubt_shows_life_or_is_replaced() {
     let mut net = NetConfig::default();
     net.probe_timeout = Duration::from_millis(200);
 
-    // As after a change of address: the websocket looks open, and nothing comes back.
-    let server = MiniServer::start(Conduct { silent: true, ..Conduct::default() }).await;
-    let url: MailboxUrl = server.url().parse().unwrap();
-    let (mailbox, mut driver) = client_with(vec![url], config(), net.clone()).unwrap();
-    until(&mut driver, event(|event| matches!(event, Event::Connected))).await;
-    mailbox.reconnect_now();
-    let lost = until(&mut driver, event(|event| matches!(event, Event::Disconnected { .. }))).await;
-    assert!(matches!(&lost, Event::Disconnected { reason } if reason.contains("did not answer")), "{lost:?}");
-    until(&mut driver, event(|event| matches!(event, Event::Connected))).await;
+    for doubt in [Mailbox::reconnect_now, Mailbox::network_changed] {
+        // As after a change of routes: the websocket looks open, and nothing comes back.
+        let server = MiniServer::start(Conduct { silent: true, ..Conduct::default() }).await;
+        let url: MailboxUrl = server.url().parse().unwrap();
+        let (mailbox, mut driver) = client_with(vec![url], config(), net.clone()).unwrap();
+        until(&mut driver, event(|event| matches!(event, Event::Connected))).await;
+        doubt(&mailbox);
+        let lost = until(&mut driver, event(|event| matches!(event, Event::Disconnected { .. }))).await;
+        let Event::Disconnected { reason } = lost else { panic!("{lost:?}") };
+        assert!(reason.contains("did not answer"), "{reason}");
+        assert_eq!(mailbox.status().last_failure, Some(reason));
+        until(&mut driver, event(|event| matches!(event, Event::Connected))).await;
 
-    let server = MiniServer::start(Conduct::default()).await;
-    let (mailbox, mut driver) = client_with(vec![server.url().parse().unwrap()], config(), net).unwrap();
-    until(&mut driver, event(|event| matches!(event, Event::Connected))).await;
-    mailbox.reconnect_now();
-    let lost = until(&mut driver, event(|event| matches!(event, Event::Disconnected { .. })));
-    assert!(timeout(Duration::from_millis(600), lost).await.is_err(), "a good connection is kept");
-    assert!(server.pings() >= 1);
+        let server = MiniServer::start(Conduct::default()).await;
+        let url: MailboxUrl = server.url().parse().unwrap();
+        let (mailbox, mut driver) = client_with(vec![url], config(), net.clone()).unwrap();
+        until(&mut driver, event(|event| matches!(event, Event::Connected))).await;
+        (0..10).for_each(|_| doubt(&mailbox));
+        let lost = until(&mut driver, event(|event| matches!(event, Event::Disconnected { .. })));
+        assert!(timeout(Duration::from_millis(900), lost).await.is_err(), "a good connection is kept");
+        assert!(server.pings() >= 1);
+    }
 }
 
 #[tokio::test]

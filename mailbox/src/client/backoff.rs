@@ -5,21 +5,32 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 
 const FACTOR: f64 = 1.5;
-const MAX_SECONDS: f64 = 60.0;
 
-/// The delays of the Python client: `min(1.5^n, 60)` seconds and up to one more at random.
-#[derive(Debug, Clone, Default)]
+/// Failures that count: a factor of several millions, beyond every maximum that makes sense.
+const MOST_FAILURES: i32 = 40;
+
+/// The delays of the Python client, which are `min(1.5^n, 60)` seconds and up to one more at random.
+#[derive(Debug, Clone)]
 pub struct Backoff {
+    first: Duration,
+    max: Duration,
     failures: i32,
 }
 
 impl Backoff {
+    /// Delays of `first`, half as much more each time, at most `max`; and up to `first` more by chance, so that the
+    /// clients of a server that died do not all come back at once.
+    #[must_use]
+    pub fn new(first: Duration, max: Duration) -> Backoff {
+        Backoff { first, max, failures: 0 }
+    }
+
     /// The delay before the next attempt; the one after that will be longer.
     pub fn next_delay(&mut self, rng: &mut impl Rng) -> Duration {
-        let seconds = FACTOR.powi(self.failures).min(MAX_SECONDS);
-        // 1.5^11 is beyond the maximum already.
-        self.failures = (self.failures + 1).min(11);
-        Duration::from_secs_f64(seconds + rng.random_range(0.0..1.0))
+        let first = self.first.as_secs_f64();
+        let seconds = (first * FACTOR.powi(self.failures)).min(self.max.as_secs_f64());
+        self.failures = (self.failures + 1).min(MOST_FAILURES);
+        Duration::from_secs_f64(seconds + first * rng.random_range(0.0..1.0))
     }
 
     /// A connection was made: begin again with the shortest delay.
@@ -37,7 +48,7 @@ mod tests {
     #[test]
     fn grows_to_a_minute_and_resets() {
         let mut rng = StdRng::seed_from_u64(1);
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         for expected in [1.0, 1.5, 2.25, 3.375] {
             let delay = backoff.next_delay(&mut rng).as_secs_f64();
             assert!((expected..=expected + 1.0).contains(&delay), "{delay}");

@@ -66,6 +66,9 @@ pub struct ClientLimits {
     pub queued_bytes: usize,
     /// Bytes of our own messages, encrypted and as sent, that wait for the server's echo or for the key. At this
     /// limit sending is refused, and the wormhole lives on. Default 16 MiB.
+    ///
+    /// As many bytes of the newest messages that were echoed are kept, too: a server that forgets the mailbox, as it
+    /// does when neither side was connected for a while, gets them again.
     pub unsent_bytes: usize,
     /// Words in an allocated code. More is refused. Default 32.
     pub words: usize,

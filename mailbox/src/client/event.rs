@@ -139,6 +139,9 @@ pub enum CodeStatus {
 pub struct MailboxStatus {
     /// The connection to the server.
     pub connection: ConnectionStatus,
+    /// Why there is none: the reason of the last loss or of the last failed attempt, printable. It stays while the next
+    /// attempt is made, and until one succeeds. After the end it says what was wrong then, if anything was.
+    pub last_failure: Option<String>,
     /// The key agreement.
     pub key: KeyStatus,
     /// The code.

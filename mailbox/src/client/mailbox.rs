@@ -1,9 +1,12 @@
-//! The mailbox: opened on each connection; our messages are repeated until the server echoes them.
+//! The mailbox: opened on each connection; our messages are added until the server echoes them, and again when it
+//! has forgotten them.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+
+use tracing::{debug, warn};
 
 use super::ClientLimits;
+use super::sent::Sent;
 use super::wire::Wire;
 use crate::error::WormholeError;
 use crate::message::{ClientMessage, MailboxMessage, Mood, Phase};
@@ -20,38 +23,33 @@ enum State {
     Closed,
 }
 
-struct Pending {
-    phase: Arc<str>,
-    body: Arc<str>,
+/// The mailbox was opened again, and the server replays what it has stored.
+struct Replay {
+    /// The pong of this number comes after the replay.
+    ping: u64,
+    /// Nothing came yet.
+    empty: bool,
 }
 
 pub(super) struct MailboxMachine {
     state: State,
-    /// Ours, in order, until echoed.
-    pending: VecDeque<Pending>,
-    pending_bytes: usize,
+    sent: Sent,
     seen: Seen,
-    /// The server has stored something of ours: it echoed it.
-    stored: bool,
     /// The peer was here, so both know the mailbox and nobody needs the nameplate.
     heard: bool,
     pings: u64,
-    /// The mailbox was opened again, and what is stored of ours has not been replayed yet. The pong of this number
-    /// comes after the replay.
-    replay_awaited: Option<u64>,
+    replay: Option<Replay>,
 }
 
 impl MailboxMachine {
     pub(super) fn new() -> Self {
         Self {
             state: State::Unknown,
-            pending: VecDeque::new(),
-            pending_bytes: 0,
+            sent: Sent::default(),
             seen: Seen::default(),
-            stored: false,
             heard: false,
             pings: 0,
-            replay_awaited: None,
+            replay: None,
         }
     }
 
@@ -60,10 +58,11 @@ impl MailboxMachine {
             State::Open { mailbox, told } => {
                 *told = true;
                 wire.send(ClientMessage::Open { mailbox: mailbox.clone() });
-                self.replay_awaited = None;
-                if self.stored && !self.heard {
+                self.replay = None;
+                if self.sent.was_stored() {
+                    self.sent.replay_begins();
                     self.pings += 1;
-                    self.replay_awaited = Some(self.pings);
+                    self.replay = Some(Replay { ping: self.pings, empty: true });
                     wire.send(ClientMessage::Ping { ping: self.pings });
                 }
                 self.drain(wire);
@@ -72,7 +71,7 @@ impl MailboxMachine {
                 let (mailbox, mood) = (mailbox.clone(), *mood);
                 // A message that the server never confirmed would be lost to a peer who still wants it:
                 // a server takes messages only while the mailbox is open.
-                if mood == Mood::Happy && !self.pending.is_empty() {
+                if mood == Mood::Happy && self.sent.has_pending() {
                     wire.send(ClientMessage::Open { mailbox: mailbox.clone() });
                     self.drain(wire);
                 }
@@ -83,9 +82,7 @@ impl MailboxMachine {
     }
 
     fn drain(&self, wire: &mut Wire) {
-        for Pending { phase, body } in &self.pending {
-            wire.send(ClientMessage::Add { phase: phase.clone(), body: body.clone() });
-        }
+        self.sent.pending().for_each(|message| wire.send(message));
     }
 
     pub(super) fn got_mailbox(&mut self, mailbox: String, wire: &mut Wire) {
@@ -101,18 +98,15 @@ impl MailboxMachine {
         if matches!(self.state, State::Closing { .. } | State::Closed) {
             return;
         }
-        let phase: Arc<str> = phase.into();
-        let body: Arc<str> = data_encoding::HEXLOWER.encode(body).into();
-        self.pending_bytes += body.len();
+        let message = self.sent.add(phase, body);
         if matches!(self.state, State::Open { .. }) {
-            wire.send(ClientMessage::Add { phase: phase.clone(), body: body.clone() });
+            wire.send(message);
         }
-        self.pending.push_back(Pending { phase, body });
     }
 
     /// Bytes that wait for an echo.
     pub(super) fn pending_bytes(&self) -> usize {
-        self.pending_bytes
+        self.sent.pending_bytes()
     }
 
     /// Takes a message from the server. Returns it if it is a peer's and new.
@@ -122,10 +116,11 @@ impl MailboxMachine {
         own_side: &str,
         limits: &ClientLimits,
     ) -> Result<Option<MailboxMessage>, WormholeError> {
-        self.replay_awaited = None;
+        if let Some(replay) = &mut self.replay {
+            replay.empty = false;
+        }
         if message.side == own_side {
-            self.stored = true;
-            self.echoed(&message.phase);
+            self.sent.echoed(&message.phase, limits.unsent_bytes);
             return Ok(None);
         }
         if !matches!(self.state, State::Open { .. }) {
@@ -135,19 +130,35 @@ impl MailboxMachine {
         Ok(self.seen.insert(&message.phase, limits)?.then_some(message))
     }
 
-    /// A pong came. An error if it proves that the server has forgotten the mailbox, and with it the nameplate, before
-    /// the peer came: whoever uses the code from now on gets another mailbox, and the two would wait for ever.
-    pub(super) fn pong(&mut self, number: u64) -> Result<(), WormholeError> {
-        let forgotten = self.replay_awaited == Some(number) && matches!(self.state, State::Open { .. });
-        if forgotten { Err(WormholeError::Forgotten) } else { Ok(()) }
-    }
-
-    fn echoed(&mut self, phase: &str) {
-        // Echoes come in the order of sending, so the first is nearly always the one.
-        if let Some(at) = self.pending.iter().position(|pending| &*pending.phase == phase) {
-            let pending = self.pending.remove(at).expect("the position was just found");
-            self.pending_bytes -= pending.body.len();
+    /// A pong came. If it ends the replay, what the server has forgotten of ours is added again: the peer, who may
+    /// never have got it, does the same, and each recognises by the phase what it has seen before.
+    ///
+    /// An error if the server has forgotten the mailbox, and with it the nameplate, before the peer came: whoever uses
+    /// the code from now on gets another mailbox, and the two would wait for ever.
+    pub(super) fn pong(&mut self, number: u64, wire: &mut Wire) -> Result<(), WormholeError> {
+        let Some(replay) = self.replay.take_if(|replay| replay.ping == number) else { return Ok(()) };
+        if !self.is_open() {
+            return Ok(());
         }
+        if replay.empty && !self.heard {
+            return Err(WormholeError::Forgotten);
+        }
+        let forgotten = self.sent.replay_ended();
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        debug!(
+            messages = forgotten.len(),
+            "the mailbox server has forgotten messages of ours; they are added again"
+        );
+        if self.sent.is_incomplete() {
+            warn!(
+                "the mailbox server has forgotten messages, and the oldest are not kept here any more: if the other \
+                 side has not read them, they are lost"
+            );
+        }
+        forgotten.into_iter().for_each(|message| wire.send(message));
+        Ok(())
     }
 
     /// Whether a message of the peer would be taken.
@@ -156,6 +167,7 @@ impl MailboxMachine {
     }
 
     pub(super) fn close(&mut self, mood: Mood, wire: &mut Wire) {
+        self.sent.drop_stored();
         match &self.state {
             State::Open { mailbox, told: true } => {
                 let mailbox = mailbox.clone();
@@ -285,15 +297,54 @@ mod tests {
         // The server remembers: it replays what is ours before the pong.
         assert_eq!(reconnect(&mut m, &mut wire), ["open", "ping 1"]);
         receive(&mut m, "me", "pake");
-        assert_eq!(m.pong(1), Ok(()));
+        assert_eq!(m.pong(1, &mut wire), Ok(()));
         // A pong of an earlier connection proves nothing, the right one does.
         assert_eq!(reconnect(&mut m, &mut wire), ["open", "ping 2"]);
-        assert_eq!(m.pong(1), Ok(()));
-        assert_eq!(m.pong(2), Err(WormholeError::Forgotten));
-        // Once the peer was heard, both know the mailbox by its name, and the server may forget it.
+        assert_eq!(m.pong(1, &mut wire), Ok(()));
+        assert_eq!(m.pong(2, &mut wire), Err(WormholeError::Forgotten));
+    }
+
+    #[test]
+    fn what_was_forgotten_after_the_peer_came_is_added_again() {
+        let (mut wire, mut m) = (Wire::default(), MailboxMachine::new());
+        wire.open();
+        m.got_mailbox("mb".into(), &mut wire);
+        for phase in ["pake", "version", "0"] {
+            m.add(phase, b"a", &mut wire);
+            receive(&mut m, "me", phase);
+        }
         receive(&mut m, "peer", "pake");
-        assert_eq!(reconnect(&mut m, &mut wire), ["open"]);
-        assert_eq!(m.pong(2), Ok(()));
+        m.add("1", b"a", &mut wire);
+        sent(&mut wire);
+        // Everything is forgotten. What nobody echoed is added at once, the rest when the replay turns out to be empty.
+        assert_eq!(reconnect(&mut m, &mut wire), ["open", "ping 1", "add 1"]);
+        receive(&mut m, "me", "1");
+        assert_eq!(m.pong(1, &mut wire), Ok(()));
+        assert_eq!(sent(&mut wire), ["add pake", "add version", "add 0"]);
+        assert_eq!(m.pong(1, &mut wire), Ok(()));
+        assert!(sent(&mut wire).is_empty(), "a pong counts once");
+        // Lost before the server had them, they are added again on the next connection, and a part of the replay
+        // stands for itself alone.
+        receive(&mut m, "me", "pake");
+        assert_eq!(reconnect(&mut m, &mut wire), ["open", "ping 2", "add version", "add 0"]);
+        receive(&mut m, "me", "1");
+        receive(&mut m, "me", "version");
+        receive(&mut m, "me", "0");
+        assert_eq!(m.pong(2, &mut wire), Ok(()));
+        assert_eq!(sent(&mut wire), ["add pake"]);
+        // What has its place again is left alone.
+        receive(&mut m, "me", "pake");
+        assert_eq!(reconnect(&mut m, &mut wire), ["open", "ping 3"]);
+        for phase in ["1", "version", "0", "pake"] {
+            receive(&mut m, "me", phase);
+        }
+        assert_eq!(m.pong(3, &mut wire), Ok(()));
+        assert!(sent(&mut wire).is_empty());
+        // After the end, nothing is.
+        assert_eq!(reconnect(&mut m, &mut wire), ["open", "ping 4"]);
+        m.close(Mood::Happy, &mut wire);
+        assert_eq!(m.pong(4, &mut wire), Ok(()));
+        assert_eq!(sent(&mut wire), ["close Happy"]);
     }
 
     #[test]

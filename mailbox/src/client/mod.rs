@@ -16,7 +16,7 @@
 //!   verbs ──► Client ──┬─ Input       the code, typed step by step          events ──►
 //!                      ├─ Lister, Allocator   questions to the server
 //!                      ├─ Nameplate   claim … release
-//!                      ├─ Mailbox     open, add until echoed, close, de-duplicate
+//!                      ├─ Mailbox     open, add until echoed and when forgotten, close, de-duplicate
 //!                      ├─ Session     SPAKE2, sealing, opening; early and unsent messages
 //!                      └─ Stream ×2   numeric and dilate messages in order
 //!                                     all speak to the server through one Wire
@@ -29,6 +29,7 @@ mod input;
 mod mailbox;
 mod nameplate;
 mod requests;
+mod sent;
 mod session;
 mod stream;
 #[cfg(test)]
@@ -78,6 +79,7 @@ pub struct Client {
     rng: Box<dyn CryptoRng + Send>,
     stage: Stage,
     connection: ConnectionStatus,
+    last_failure: Option<String>,
     ever_connected: bool,
     welcomed: bool,
     has_code: bool,
@@ -107,6 +109,7 @@ impl Client {
         Self {
             stage: Stage::Lonely,
             connection: ConnectionStatus::Disconnected,
+            last_failure: None,
             ever_connected: false,
             welcomed: false,
             has_code: false,
@@ -144,8 +147,7 @@ impl Client {
         if self.is_closed() {
             return;
         }
-        let reason = printable(reason);
-        self.connection = ConnectionStatus::Disconnected;
+        let reason = self.disconnected(reason);
         if self.ever_connected || self.config.retry_first {
             self.events.push(Event::Disconnected { reason });
         } else {
@@ -161,6 +163,7 @@ impl Client {
         self.ever_connected = true;
         self.welcomed = false;
         self.connection = ConnectionStatus::Connected;
+        self.last_failure = None;
         self.events.push(Event::Connected);
         self.wire.open();
         self.wire.send(ClientMessage::Bind {
@@ -178,9 +181,16 @@ impl Client {
     pub fn handle_lost(&mut self, reason: &str) {
         self.wire.lose();
         if !self.is_closed() {
-            self.connection = ConnectionStatus::Disconnected;
-            self.events.push(Event::Disconnected { reason: printable(reason) });
+            let reason = self.disconnected(reason);
+            self.events.push(Event::Disconnected { reason });
         }
+    }
+
+    fn disconnected(&mut self, reason: &str) -> String {
+        let reason = printable(reason);
+        self.connection = ConnectionStatus::Disconnected;
+        self.last_failure = Some(reason.clone());
+        reason
     }
 
     /// A text message of the server arrived.
@@ -271,7 +281,7 @@ impl Client {
             }
             ServerMessage::Released => self.nameplate.released(),
             ServerMessage::Closed => self.mailbox.closed(),
-            ServerMessage::Pong(number) => self.mailbox.pong(number)?,
+            ServerMessage::Pong(number) => self.mailbox.pong(number, &mut self.wire)?,
             ServerMessage::Message(message) => {
                 if message.side != self.side && self.mailbox.is_open() {
                     self.nameplate.release(&mut self.wire);

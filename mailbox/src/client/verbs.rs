@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Client, ConnectionStatus, KeyStatus, MailboxStatus, PeerVersions, Stage};
+use super::{Client, MailboxStatus, PeerVersions, Stage};
 use crate::error::{InputError, WormholeError};
 use crate::message::Mood;
 use crate::{Code, Key, KeyFormatError};
@@ -256,8 +256,11 @@ impl Client {
     /// The status, without secrets.
     #[must_use]
     pub fn status(&self) -> MailboxStatus {
-        let (connection, key): (ConnectionStatus, KeyStatus) =
-            (self.connection.clone(), self.session.status());
-        MailboxStatus { connection, key, code: self.nameplate.status() }
+        MailboxStatus {
+            connection: self.connection.clone(),
+            last_failure: self.last_failure.clone(),
+            key: self.session.status(),
+            code: self.nameplate.status(),
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! TCP, TLS and the websocket handshake.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig as TlsConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -12,8 +14,22 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::MailboxUrl;
+use super::race::{Attempt, Race};
+
+/// How long one address of a host may be silent before the next is tried beside it, as RFC 8305 advises.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// How many addresses of a host are tried at most. Whoever answers for its name says how many there are.
+const ADDRESSES: usize = 16;
 
 pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// An open websocket.
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    /// Our end of the TCP connection.
+    pub(super) local: SocketAddr,
+}
 
 /// A TCP connection, with TLS or without.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -25,8 +41,9 @@ pub(super) async fn connect(
     url: MailboxUrl,
     extra_roots: Vec<CertificateDer<'static>>,
     max_message: usize,
-) -> Result<Socket, String> {
-    let tcp = TcpStream::connect((url.host(), url.port())).await.map_err(|error| error.to_string())?;
+) -> Result<Connection, String> {
+    let tcp = dial(url.host(), url.port()).await?;
+    let local = tcp.local_addr().map_err(|error| error.to_string())?;
     // Messages are small and each is a step of a dialogue.
     tcp.set_nodelay(true).map_err(|error| error.to_string())?;
     let stream: Box<dyn Stream> = if url.is_tls() {
@@ -47,7 +64,20 @@ pub(super) async fn connect(
         tokio_tungstenite::client_async_with_config(url.to_string(), stream, Some(config))
             .await
             .map_err(|error| format!("it is not a websocket server: {error}"))?;
-    Ok(socket)
+    Ok(Connection { socket, local })
+}
+
+/// Tries the addresses of a host, so that one which swallows packets, often of the other IP version, costs little.
+async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+    let addresses = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|error| format!("the name '{host}' cannot be resolved: {error}"))?;
+    let attempts = addresses.take(ADDRESSES).map(|address| -> Attempt<TcpStream> {
+        Box::pin(async move { TcpStream::connect(address).await.map_err(|error| error.to_string()) })
+    });
+    let failure =
+        |reason: Option<String>| reason.unwrap_or_else(|| format!("the name '{host}' has no address"));
+    Race::new(attempts, STAGGER).winner().await.map_err(failure)
 }
 
 fn tls_config(extra_roots: Vec<CertificateDer<'static>>) -> Result<TlsConfig, rustls::Error> {

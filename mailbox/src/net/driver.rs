@@ -3,44 +3,48 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rand::rngs::StdRng;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
 use super::clock::now;
-use super::connect::{Socket, connect};
+use super::connect::{Connection, connect};
 use super::link::{Link, Loss};
+use super::race::{Attempt, Race, Step};
+use super::wish::{Pace, Wish};
 use super::{MailboxUrl, NetConfig, Shared};
 use crate::client::{Backoff, Event};
 use crate::error::WormholeError;
 
-type Attempt = Pin<Box<dyn Future<Output = Result<Socket, String>> + Send>>;
 type Farewell = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 enum State {
     /// Before the next attempt.
     Waiting(Pin<Box<Sleep>>),
-    Connecting(Attempt),
+    Connecting(Race<Connection>),
     Open(Box<Link>),
     /// The wormhole ended; the websocket is told.
     Leaving(Farewell),
     Gone,
 }
 
-/// Owns a wormhole's connection to the mailbox server: connects, re-connects with growing pauses, pings.
+/// Owns a wormhole's connection to the mailbox server: connects, re-connects with growing pauses for as long as the
+/// wormhole lives, pings.
 ///
 /// Poll [`next`](Self::next) until it has given [`Event::Closed`]. Dropping the driver drops the connection
 /// and ends the wormhole for all its handles.
 pub struct MailboxDriver {
     shared: Arc<Shared>,
     urls: Vec<MailboxUrl>,
-    /// The address to try next, or the one in use.
+    /// The address in use, or the one that worked last.
     current: usize,
-    /// Addresses that failed since the last connection; a full round of them is one failure.
-    failed: usize,
+    /// Why addresses failed in the present round, with their place in it.
+    failures: Vec<(usize, String)>,
+    /// The strongest wish that is not yet heeded.
+    wish: Option<Wish>,
+    pace: Pace,
     net: NetConfig,
     max_message: usize,
     rng: StdRng,
@@ -57,24 +61,22 @@ impl MailboxDriver {
         max_message: usize,
         rng: StdRng,
     ) -> Self {
-        Self {
+        let mut driver = Self {
             shared,
             urls,
             current: 0,
-            failed: 0,
+            failures: Vec::new(),
+            wish: None,
+            pace: Pace::new(),
+            backoff: Backoff::new(net.backoff_first, net.backoff_max),
             net,
             max_message,
             rng,
-            backoff: Backoff::default(),
             state: State::Gone,
             timer: None,
-        }
-        .start()
-    }
-
-    fn start(mut self) -> Self {
-        self.state = self.attempt();
-        self
+        };
+        driver.attempt();
+        driver
     }
 
     /// Drives the connection until something happened. After [`Event::Closed`] it waits for ever.
@@ -137,42 +139,61 @@ impl MailboxDriver {
 
     /// Ready if the connection moved, so that the machine must be asked again.
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wish = self.wish.max(self.shared.wishes.take());
+        if let Some(wish) = self.wish
+            && self.pace.poll_free(cx).is_ready()
+        {
+            self.wish = None;
+            self.heed(wish);
+            return Poll::Ready(());
+        }
         match &mut self.state {
             State::Waiting(pause) => {
-                let hurry = self.shared.reconnect.swap(false, Ordering::AcqRel);
-                if !hurry && pause.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
+                ready!(pause.as_mut().poll(cx));
+                self.attempt();
+            }
+            State::Connecting(race) => match ready!(race.poll(cx)) {
+                Step::Started(place) => self.shared.lock().handle_connecting(&self.url(place).to_string()),
+                Step::Failed(place, reason) => {
+                    debug!(url = %self.url(place), reason, "no connection to the mailbox server");
+                    self.failures.push((place, reason));
                 }
-                self.state = self.attempt();
-                Poll::Ready(())
-            }
-            State::Connecting(_) if self.shared.reconnect.swap(false, Ordering::AcqRel) => {
-                // What it waits for may be gone with the old network.
-                self.state = self.attempt();
-                Poll::Ready(())
-            }
-            State::Connecting(attempt) => {
-                let Poll::Ready(result) = attempt.as_mut().poll(cx) else { return Poll::Pending };
-                match result {
-                    Ok(socket) => self.connected(socket),
-                    Err(reason) => self.attempt_failed(&reason),
-                }
-                Poll::Ready(())
-            }
+                Step::Won(place, connection) => self.connected(place, connection),
+                Step::Over => self.attempt_failed(),
+            },
             State::Open(link) => {
                 let shared = &self.shared;
-                if shared.reconnect.swap(false, Ordering::AcqRel) {
-                    link.probe();
-                    return Poll::Ready(());
-                }
                 let received = link.poll_receive(cx, |text| {
                     let mut client = shared.lock();
                     client.handle_text(text);
                     client.has_event()
                 });
-                received.map(|result| result.unwrap_or_else(|loss| self.lost(&loss)))
+                if let Err(loss) = ready!(received) {
+                    self.lost(&loss);
+                }
             }
-            State::Leaving(_) | State::Gone => Poll::Pending,
+            State::Leaving(_) | State::Gone => return Poll::Pending,
+        }
+        Poll::Ready(())
+    }
+
+    fn heed(&mut self, wish: Wish) {
+        match &mut self.state {
+            State::Open(link) if wish == Wish::NetworkChanged && link.lost_its_address() => {
+                self.lost(&Loss::AddressGone);
+            }
+            State::Open(link) => {
+                link.probe();
+                self.pace.heeded();
+            }
+            // What an attempt waits for may be gone with the old network.
+            State::Waiting(_) | State::Connecting(_) => {
+                if wish == Wish::NetworkChanged {
+                    self.backoff.reset();
+                }
+                self.restart();
+            }
+            State::Leaving(_) | State::Gone => {}
         }
     }
 
@@ -184,61 +205,70 @@ impl MailboxDriver {
         }
     }
 
-    fn attempt(&mut self) -> State {
-        let url = self.urls[self.current].clone();
-        self.shared.lock().handle_connecting(&url.to_string());
-        let (roots, max_message) = (self.net.extra_roots.clone(), self.max_message);
+    /// The address at this place of a round.
+    fn url(&self, place: usize) -> &MailboxUrl {
+        &self.urls[(self.current + place) % self.urls.len()]
+    }
+
+    /// Begins a round: every address is tried.
+    fn attempt(&mut self) {
         let limit = self.net.connect_timeout;
-        State::Connecting(Box::pin(async move {
-            match tokio::time::timeout(limit, connect(url, roots, max_message)).await {
-                Ok(result) => result,
-                Err(_) => Err(format!("no answer within {} s", limit.as_secs_f32())),
-            }
-        }))
+        let attempts = (0..self.urls.len()).map(|place| -> Attempt<Connection> {
+            let (url, roots) = (self.url(place).clone(), self.net.extra_roots.clone());
+            let connecting = connect(url, roots, self.max_message);
+            Box::pin(async move {
+                match tokio::time::timeout(limit, connecting).await {
+                    Ok(result) => result,
+                    Err(_) => Err(format!("no answer within {} s", limit.as_secs_f32())),
+                }
+            })
+        });
+        let race = Race::new(attempts.collect::<Vec<_>>(), self.net.address_stagger);
+        self.failures.clear();
+        self.state = State::Connecting(race);
     }
 
-    fn connected(&mut self, socket: Socket) {
+    /// Begins a round at once, for a reason that may come again soon.
+    fn restart(&mut self) {
+        self.pace.restarted();
+        self.attempt();
+    }
+
+    fn connected(&mut self, place: usize, connection: Connection) {
+        self.current = (self.current + place) % self.urls.len();
         self.backoff.reset();
-        self.failed = 0;
-        self.shared.reconnect.store(false, Ordering::Release);
+        self.pace.reset();
         self.shared.lock().handle_open();
-        self.state = State::Open(Box::new(Link::new(socket, &self.net)));
+        self.state = State::Open(Box::new(Link::new(connection, &self.net)));
     }
 
-    fn attempt_failed(&mut self, reason: &str) {
-        let url = self.urls[self.current].to_string();
-        debug!(%url, reason, "no connection to the mailbox server");
-        self.current = (self.current + 1) % self.urls.len();
-        self.failed += 1;
-        if self.failed < self.urls.len() {
-            self.state = self.attempt();
-            return;
+    fn attempt_failed(&mut self) {
+        let mut failures = std::mem::take(&mut self.failures);
+        // There is an address, and each that is tried and does not win fails.
+        let (last, mut reason) = failures.pop().expect("a round ends with a failure");
+        for (place, earlier) in failures {
+            reason.push_str(&format!("; {}: {earlier}", self.url(place)));
         }
-        self.failed = 0;
-        self.shared.lock().handle_connect_failed(&url, reason);
+        self.shared.lock().handle_connect_failed(&self.url(last).to_string(), &reason);
         self.wait();
     }
 
     fn lost(&mut self, loss: &Loss) {
-        let mut client = self.shared.lock();
-        match loss {
-            Loss::Reason(reason) => {
-                debug!(reason, "connection to the mailbox server lost");
-                client.handle_lost(reason);
-            }
-            Loss::Doubt => {
-                debug!("the mailbox server did not answer when the connection was in doubt");
-                client.handle_lost("the mailbox server did not answer");
-                // The doubt had a reason; do not wait.
-                self.shared.reconnect.store(true, Ordering::Release);
-            }
-            Loss::TooLarge => {
-                client.handle_lost("a message of the mailbox server is too large");
+        let (reason, at_once) = match loss {
+            Loss::Reason(reason) => (reason.as_str(), false),
+            Loss::Doubt => ("the mailbox server did not answer when it was asked for a sign of life", true),
+            Loss::AddressGone => ("this machine does not have the connection's address any more", true),
+            Loss::TooLarge => ("a message of the mailbox server is too large", false),
+        };
+        debug!(reason, "connection to the mailbox server lost");
+        {
+            let mut client = self.shared.lock();
+            client.handle_lost(reason);
+            if matches!(loss, Loss::TooLarge) {
                 client.fail(WormholeError::limit("bytes in a message of the server", self.max_message));
             }
         }
-        drop(client);
-        self.wait();
+        if at_once { self.restart() } else { self.wait() }
     }
 
     fn wait(&mut self) {
@@ -258,5 +288,187 @@ impl Drop for MailboxDriver {
 impl fmt::Debug for MailboxDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MailboxDriver").field("urls", &self.urls).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use futures::{SinkExt, StreamExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+    use tokio_tungstenite::tungstenite::Message;
+
+    use super::*;
+    use crate::client::ClientConfig;
+    use crate::net::{Mailbox, client_with};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    fn join(address: SocketAddr, net: NetConfig) -> (Mailbox, MailboxDriver) {
+        let url = format!("ws://{address}").parse().unwrap();
+        client_with(vec![url], ClientConfig::new("example.org/test"), net).unwrap()
+    }
+
+    async fn next(driver: &mut MailboxDriver) -> Event {
+        timeout(PATIENCE, driver.next()).await.expect("an event comes in time")
+    }
+
+    /// Events until the connection is up.
+    async fn connect(driver: &mut MailboxDriver) -> Vec<Event> {
+        let mut events = Vec::new();
+        while events.last() != Some(&Event::Connected) {
+            events.push(next(driver).await);
+        }
+        events
+    }
+
+    /// Listens, and tells when a connection comes and when it ends.
+    async fn listen(websockets: bool) -> (SocketAddr, mpsc::UnboundedReceiver<&'static str>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let sender = sender.clone();
+                tokio::spawn(async move {
+                    let _ = sender.send("came");
+                    if websockets {
+                        let mut socket = tokio_tungstenite::accept_async(socket).await.unwrap();
+                        while let Some(Ok(_)) = socket.next().await {}
+                    } else {
+                        let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+                    }
+                    let _ = sender.send("ended");
+                });
+            }
+        });
+        (address, receiver)
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_address_is_gone_is_replaced_at_once() {
+        let (address, mut seen) = listen(true).await;
+        // It must not be doubt that ends it.
+        let (mailbox, mut driver) = join(address, NetConfig { probe_timeout: NEVER, ..NetConfig::default() });
+        connect(&mut driver).await;
+        let State::Open(link) = &mut driver.state else { panic!("just connected") };
+        assert!(!link.lost_its_address());
+        // Reserved for documentation, so it is nobody's.
+        link.local = "192.0.2.1:4000".parse().unwrap();
+        mailbox.network_changed();
+        let events = connect(&mut driver).await;
+        let [Event::Disconnected { reason }, Event::Connecting { .. }, Event::Connected] = &events[..] else {
+            panic!("{events:?}")
+        };
+        assert!(reason.contains("address"), "{reason}");
+        let mut seen_in_time = async || timeout(PATIENCE, seen.recv()).await.unwrap().unwrap();
+        let mut order = [seen_in_time().await, seen_in_time().await, seen_in_time().await];
+        order[1..].sort_unstable();
+        assert_eq!(order, ["came", "came", "ended"]);
+        // The new one has an address of this machine.
+        mailbox.network_changed();
+        let more = timeout(Duration::from_millis(600), driver.next()).await;
+        assert!(more.is_err(), "{more:?}");
+        let State::Open(link) = &driver.state else { panic!("still connected") };
+        assert!(!link.lost_its_address());
+    }
+
+    #[tokio::test]
+    async fn what_was_on_its_way_is_no_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut socket = tokio_tungstenite::accept_async(socket).await.unwrap();
+            // It never reads, so it never answers.
+            while socket.send(Message::text(r#"{"type":"ack"}"#)).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let net = NetConfig { probe_timeout: Duration::from_millis(200), ..NetConfig::default() };
+        let (mailbox, mut driver) = join(address, net);
+        connect(&mut driver).await;
+        mailbox.network_changed();
+        let event = next(&mut driver).await;
+        assert!(
+            matches!(&event, Event::Disconnected { reason } if reason.contains("did not answer")),
+            "{event:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_started_over_and_the_last_call_counts() {
+        let (address, mut seen) = listen(false).await;
+        let (mailbox, mut driver) =
+            join(address, NetConfig { connect_timeout: NEVER, ..NetConfig::default() });
+        let driving = tokio::spawn(async move {
+            loop {
+                driver.next().await;
+            }
+        });
+        let mut seen_in_time = async || timeout(PATIENCE, seen.recv()).await.unwrap().unwrap();
+        assert_eq!(seen_in_time().await, "came");
+        // Heeded at once.
+        mailbox.network_changed();
+        let mut both = [seen_in_time().await, seen_in_time().await];
+        both.sort_unstable();
+        assert_eq!(both, ["came", "ended"]);
+        // Heeded, but not each.
+        for _ in 0..100 {
+            mailbox.network_changed();
+            tokio::task::yield_now().await;
+        }
+        let (mut came, mut ended) = (0, 0);
+        while let Ok(Some(event)) = timeout(Duration::from_secs(2), seen.recv()).await {
+            *(if event == "came" { &mut came } else { &mut ended }) += 1;
+        }
+        assert!((1..=10).contains(&came), "{came}");
+        assert_eq!(came, ended, "the attempts before the last are dropped");
+        driving.abort();
+        assert_eq!(timeout(PATIENCE, seen.recv()).await.unwrap(), Some("ended"));
+    }
+
+    /// Seconds from the next loss or failure to the attempt that follows it.
+    async fn pause_after_failure(driver: &mut MailboxDriver) -> u64 {
+        let search = async {
+            while !matches!(driver.next().await, Event::Disconnected { .. }) {}
+            let failed = now();
+            assert!(matches!(driver.next().await, Event::Connecting { .. }));
+            (now() - failed).as_secs()
+        };
+        timeout(NEVER, search).await.expect("a failure comes in time")
+    }
+
+    /// The pauses pass on a clock that leaps.
+    #[tokio::test]
+    async fn it_is_tried_for_ever_and_a_change_of_network_begins_again() {
+        let (address, _seen) = listen(true).await;
+        let (mailbox, mut driver) = join(address, NetConfig::default());
+        connect(&mut driver).await;
+        // What is tried from now on is refused, or takes longer than the clock that leaps.
+        driver.urls = vec!["ws://127.0.0.1:1".parse().unwrap()];
+        let State::Open(link) = &mut driver.state else { panic!("just connected") };
+        link.local = "192.0.2.1:4000".parse().unwrap();
+        mailbox.network_changed();
+        tokio::time::pause();
+        let mut pauses = Vec::new();
+        while pauses.len() < 1000 {
+            pauses.push(pause_after_failure(&mut driver).await);
+        }
+        // The first, the loss, was followed by an attempt at once, and took no step of the pauses.
+        assert_eq!(pauses[0], 0);
+        assert!((1..=2).contains(&pauses[1]), "{pauses:?}");
+        assert!(pauses[20..].iter().all(|pause| (60..=61).contains(pause)), "{pauses:?}");
+        mailbox.network_changed();
+        assert!((1..=2).contains(&pause_after_failure(&mut driver).await));
+        tokio::time::resume();
+        driver.urls = vec![format!("ws://{address}").parse().unwrap()];
+        mailbox.network_changed();
+        connect(&mut driver).await;
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use super::wish::Wish;
 use super::{Shared, Wordlist};
 use crate::Key;
 use crate::client::{Client, MailboxStatus, PeerVersions};
@@ -75,12 +75,23 @@ impl Mailbox {
         self.shared.publish_wordlist();
     }
 
-    /// The network may have changed. A connection that is up is asked for a sign of life and given up when there is none
-    /// within [`NetConfig::probe_timeout`](super::NetConfig::probe_timeout); an attempt to connect is started over; a
-    /// wait for the next attempt ends.
+    /// Something may be wrong with the connection. One that is up is asked whether it still answers, and replaced at
+    /// once if it does not within [`NetConfig::probe_timeout`](super::NetConfig::probe_timeout); an attempt to connect
+    /// is started over; a wait for the next attempt ends.
+    ///
+    /// May be called at any time and any number of times. Of calls in a row, the first is heeded at once, the last after
+    /// at most 250 ms. Where attempts are started over again and again and none succeeds, that time doubles, up to 8 s.
     pub fn reconnect_now(&self) {
-        self.shared.reconnect.store(true, Ordering::Release);
-        self.shared.driver.wake();
+        self.shared.wish(Wish::Doubt);
+    }
+
+    /// The machine's addresses or routes changed, or it woke from sleep.
+    ///
+    /// A connection whose local address is not this machine's any more is dropped and replaced at once. Any other, and
+    /// attempts and waits, are treated as in [`reconnect_now`](Self::reconnect_now), whose rule for many calls holds
+    /// here, too. The pauses between attempts begin again with the shortest.
+    pub fn network_changed(&self) {
+        self.shared.wish(Wish::NetworkChanged);
     }
 
     /// The status, without secrets.

@@ -1,5 +1,6 @@
 //! One open websocket: sends and receives texts, pings, and notices silence.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,10 +12,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::NetConfig;
 use super::clock::now;
-use super::connect::Socket;
-
-/// How long the websocket's own farewell may take before the connection is just dropped.
-const FAREWELL: Duration = Duration::from_secs(1);
+use super::connect::{Connection, Socket};
 
 /// How much one turn reads before it gives the task back.
 const BATCH: usize = 64;
@@ -23,19 +21,39 @@ const BATCH: usize = 64;
 pub(super) enum Loss {
     /// The reason, as a sentence's part. Another connection may help.
     Reason(String),
-    /// It was in doubt, and showed no life in time.
+    /// It was in doubt, and the server did not answer in time.
     Doubt,
+    /// The machine does not have the address of our end any more.
+    AddressGone,
     /// A message is larger than the limit. It would be replayed on the next connection, for ever.
     TooLarge,
 }
 
+/// A question whether the server still answers.
+struct Probe {
+    /// What the ping carries. Only a pong that repeats it is an answer: whatever else arrives may have been on its way,
+    /// or in a buffer here, before the connection broke.
+    number: u64,
+    deadline: Instant,
+}
+
+impl Probe {
+    fn payload(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.number.to_be_bytes())
+    }
+}
+
 pub(super) struct Link {
     socket: Socket,
+    /// Our end.
+    pub(super) local: SocketAddr,
     ping_interval: Duration,
     ping_timeout: Duration,
     probe_timeout: Duration,
-    /// The connection is in doubt, and has until then to show life.
-    probe: Option<Instant>,
+    farewell: Duration,
+    /// The connection is in doubt.
+    probe: Option<Probe>,
+    probes: u64,
     /// When something last arrived.
     heard: Instant,
     timer: Pin<Box<Sleep>>,
@@ -43,27 +61,39 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(socket: Socket, config: &NetConfig) -> Self {
+    pub(super) fn new(connection: Connection, config: &NetConfig) -> Self {
         let heard = now();
         let next_ping = heard + config.ping_interval;
         Self {
-            socket,
+            socket: connection.socket,
+            local: connection.local,
             ping_interval: config.ping_interval,
             ping_timeout: config.ping_timeout,
             probe_timeout: config.probe_timeout,
+            farewell: config.farewell,
             probe: None,
+            probes: 0,
             heard,
             timer: Box::pin(sleep_until(next_ping)),
             next_ping,
         }
     }
 
-    /// Puts the connection in doubt: it is pinged at once and has [`NetConfig::probe_timeout`] to show life.
+    /// Puts the connection in doubt: it is pinged at once and has [`NetConfig::probe_timeout`] to answer. Asked again
+    /// before it did, it has no more time than before.
     pub(super) fn probe(&mut self) {
         let now = now();
-        self.probe.get_or_insert(now + self.probe_timeout);
+        self.probes += 1;
+        let deadline = self.probe.as_ref().map_or(now + self.probe_timeout, |probe| probe.deadline);
+        self.probe = Some(Probe { number: self.probes, deadline });
         self.next_ping = now;
-        self.timer.as_mut().reset(now);
+    }
+
+    /// Whether the address of our end is not this machine's any more, so that nothing can arrive.
+    pub(super) fn lost_its_address(&self) -> bool {
+        let mut address = self.local;
+        address.set_port(0);
+        UdpSocket::bind(address).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrNotAvailable)
     }
 
     /// Sends every text that `next` gives, as far as the socket takes it. An error is the reason of the loss.
@@ -92,26 +122,40 @@ impl Link {
 
     /// Wire facts, section 1: a ping every 30 s, and the end after 60 s of silence.
     fn poll_ping(&mut self, cx: &mut Context<'_>) -> Result<(), Loss> {
-        while self.timer.as_mut().poll(cx).is_ready() {
+        loop {
             let now = now();
-            if now >= self.heard + self.ping_timeout {
+            let silent = self.heard + self.ping_timeout;
+            if now >= silent {
                 let silence = self.ping_timeout.as_secs_f32();
                 return Err(Loss::Reason(format!("the mailbox server was silent for {silence} s")));
             }
-            if self.probe.is_some_and(|deadline| now >= deadline) {
+            let deadline = self.probe.as_ref().map_or(silent, |probe| probe.deadline.min(silent));
+            if now >= deadline {
                 return Err(Loss::Doubt);
             }
+            // A ping that finds no room is tried again when the socket has some.
             if now >= self.next_ping && Pin::new(&mut self.socket).poll_ready(cx).is_ready() {
-                Pin::new(&mut self.socket).start_send(Message::Ping(Bytes::new())).map_err(reason)?;
+                let ping = Message::Ping(self.probe.as_ref().map_or_else(Bytes::new, Probe::payload));
+                Pin::new(&mut self.socket).start_send(ping).map_err(reason)?;
                 self.next_ping = now + self.ping_interval;
             }
-            let deadline =
-                (self.heard + self.ping_timeout).min(self.probe.unwrap_or(self.heard + self.ping_timeout));
-            // A ping that found no room is retried when the flush makes some, or at the next interval.
-            let wake = if self.next_ping > now { self.next_ping } else { now + self.ping_interval };
-            self.timer.as_mut().reset(wake.min(deadline));
+            let wake = if self.next_ping > now { self.next_ping.min(deadline) } else { deadline };
+            if self.timer.deadline() != wake {
+                self.timer.as_mut().reset(wake);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
         }
-        Ok(())
+    }
+
+    fn ponged(&mut self, payload: &[u8]) {
+        match &mut self.probe {
+            Some(probe) if probe.payload() == payload => self.probe = None,
+            // An earlier question was answered, so the latest has its whole time now.
+            Some(probe) if !payload.is_empty() => probe.deadline = now() + self.probe_timeout,
+            _ => {}
+        }
     }
 
     /// Gives received texts to `take` until it has had enough. Pending only if there was none: a text may
@@ -130,7 +174,6 @@ impl Link {
                 Poll::Ready(None) => return Poll::Ready(Err(Loss::Reason(GONE.to_owned()))),
             };
             self.heard = now();
-            self.probe = None;
             let enough = match &message {
                 Message::Text(text) => take(text),
                 // The protocol wants text; the documentation of the server says binary.
@@ -142,7 +185,11 @@ impl Link {
                     }
                 },
                 Message::Close(_) => return Poll::Ready(Err(Loss::Reason(GONE.to_owned()))),
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => false,
+                Message::Pong(payload) => {
+                    self.ponged(payload);
+                    false
+                }
+                Message::Ping(_) | Message::Frame(_) => false,
             };
             if enough {
                 break;
@@ -153,7 +200,7 @@ impl Link {
 
     /// Says farewell, for a bounded time.
     pub(super) async fn close(mut self) {
-        let _ = tokio::time::timeout(FAREWELL, self.socket.close(None)).await;
+        let _ = tokio::time::timeout(self.farewell, self.socket.close(None)).await;
     }
 }
 

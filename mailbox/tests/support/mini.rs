@@ -222,6 +222,7 @@ fn handle(state: &mut State, side: &mut String, message: &Value, me: &mpsc::Unbo
             state.subscribers.retain(|(_, sender)| !sender.same_channel(me));
             reply(json!({"type": "closed"}));
         }
+        "ping" => reply(json!({"type": "pong", "pong": message["ping"]})),
         other => panic!("unknown message {other}"),
     }
 }

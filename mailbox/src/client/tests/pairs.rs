@@ -152,7 +152,14 @@ fn a_lonely_sender_reconnects() {
     w.sent(0);
     w.lose(0);
     assert_eq!(w.clients[0].status().connection, ConnectionStatus::Disconnected);
+    assert_eq!(w.clients[0].status().last_failure.as_deref(), Some("cut"));
+    w.clients[0].handle_connecting("ws://x/v1");
+    w.clients[0].handle_connect_failed("ws://x/v1", "refused");
+    w.clients[0].handle_connecting("ws://x/v1");
+    assert_eq!(w.clients[0].status().connection, ConnectionStatus::Connecting { url: "ws://x/v1".into() });
+    assert_eq!(w.clients[0].status().last_failure.as_deref(), Some("refused"));
     w.connect(0);
+    assert_eq!(w.clients[0].status().last_failure, None);
     assert_eq!(w.sent(0), ["bind", "open", "ping"]);
     w.clients[1].set_code("4-x").unwrap();
     w.connect(1);
@@ -175,17 +182,24 @@ fn a_lonely_sender_learns_that_the_server_forgot_its_code() {
 #[test]
 fn messages_survive_outages_and_a_server_that_forgot() {
     let mut w = met("4-x");
-    w.lose(0);
     w.lose(1);
-    w.server.mailboxes.clear();
+    // The server has this one, and forgets it before the peer is back.
     w.clients[0].send_message(b"a".to_vec()).unwrap();
-    w.clients[1].send_message(b"b".to_vec()).unwrap();
+    w.run();
+    w.lose(0);
+    w.server.mailboxes.clear();
+    w.clients[0].send_message(b"b".to_vec()).unwrap();
+    w.clients[1].send_message(b"c".to_vec()).unwrap();
     w.sent(0);
     w.connect(0);
     w.connect(1);
-    assert_eq!(w.sent(0), ["bind", "open", "add 0"]);
-    assert_eq!(w.messages(0), [b"b"]);
-    assert_eq!(w.messages(1), [b"a"]);
+    assert_eq!(w.sent(0), ["bind", "open", "ping", "add 1", "add pake", "add version", "add 0"]);
+    assert_eq!(w.messages(0), [b"c"]);
+    assert_eq!(w.messages(1), [b"a", b"b"]);
+    // Back once more, there is nothing to add.
+    w.lose(0);
+    w.connect(0);
+    assert_eq!(w.sent(0), ["bind", "open", "ping"]);
 }
 
 #[test]
@@ -367,10 +381,12 @@ fn first_connection_failure_is_fatal_and_later_ones_are_not() {
     assert!(!client.is_closed());
 }
 
-/// Cuts either connection at random moments; every message arrives once and in order. The seed is printed.
+/// Cuts either connection at random moments, and has the server forget everything when nobody is there; every message
+/// arrives once and in order. The seed is printed.
 #[test]
 fn random_outages_lose_nothing() {
     use rand::RngExt;
+    let mut forgotten = 0;
     for seed in 0..200 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut w = World::pair();
@@ -390,6 +406,12 @@ fn random_outages_lose_nothing() {
                     }
                     continue;
                 }
+                // Before both know the mailbox, forgetting is the end.
+                _ if up == [false; 2] && w.clients.iter().all(|client| client.peer_versions().is_some()) => {
+                    w.server.mailboxes.clear();
+                    forgotten += 1;
+                    continue;
+                }
                 _ => continue,
             }
             up[n] = !up[n];
@@ -401,4 +423,5 @@ fn random_outages_lose_nothing() {
             assert_eq!(w.messages(n), expected, "seed {seed}");
         }
     }
+    assert!(forgotten > 100, "the servers forgot {forgotten} times");
 }

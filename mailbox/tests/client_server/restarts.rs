@@ -1,98 +1,14 @@
-//! Our client through our server, restarted in the middle.
-#![cfg(feature = "sqlite")]
-#![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
+//! Servers that are restarted in the middle.
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use dilated_mailbox::WormholeError;
-use dilated_mailbox::client::{ClientConfig, Event};
-use dilated_mailbox::net::{Mailbox, client};
-use dilated_mailbox::server::{MailboxServer, ServerConfig, ServerHandle, StoreKind};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use dilated_mailbox::client::Event;
 
-struct Running {
-    address: SocketAddr,
-    handle: ServerHandle,
-    task: JoinHandle<std::io::Result<()>>,
-}
+use crate::embedded::{Peer, serve};
 
-async fn serve(address: SocketAddr, store: Option<&Path>) -> Running {
-    let mut config = ServerConfig::default();
-    if let Some(path) = store {
-        config.store = StoreKind::Sqlite(path.to_owned());
-    }
-    let server = MailboxServer::bind(address, config).await.unwrap();
-    let (address, handle) = (server.local_addr(), server.handle());
-    Running { address, handle, task: tokio::spawn(server.run()) }
-}
-
-impl Running {
-    async fn stop(self) -> SocketAddr {
-        self.handle.shutdown();
-        self.task.await.unwrap().unwrap();
-        self.address
-    }
-}
-
-/// A client whose driver runs by itself, as applications have it.
-struct Peer {
-    mailbox: Mailbox,
-    events: mpsc::UnboundedReceiver<Event>,
-}
-
-fn join(address: SocketAddr) -> Peer {
-    let mut config = ClientConfig::new("example.org/test");
-    config.can_dilate = vec!["ged".to_owned()];
-    let (mailbox, mut driver) = client(vec![format!("ws://{address}").parse().unwrap()], config).unwrap();
-    let (sender, events) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        loop {
-            let event = driver.next().await;
-            let last = matches!(event, Event::Closed(_));
-            if sender.send(event).is_err() || last {
-                return;
-            }
-        }
-    });
-    Peer { mailbox, events }
-}
-
-impl Peer {
-    async fn until<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
-        let search = async {
-            loop {
-                if let Some(found) = wanted(self.events.recv().await.expect("an event")) {
-                    return found;
-                }
-            }
-        };
-        timeout(Duration::from_secs(30), search).await.expect("the event comes in time")
-    }
-
-    async fn code(&mut self) -> String {
-        self.until(|event| if let Event::Code(code) = event { Some(code.to_string()) } else { None }).await
-    }
-
-    async fn message(&mut self) -> Vec<u8> {
-        self.until(|event| if let Event::Message(message) = event { Some(message) } else { None }).await
-    }
-
-    async fn dilate(&mut self) -> Vec<u8> {
-        self.until(|event| if let Event::Dilate(message) = event { Some(message) } else { None }).await
-    }
-
-    async fn lost(&mut self) {
-        self.until(|event| matches!(event, Event::Disconnected { .. }).then_some(())).await;
-    }
-
-    async fn close(&mut self) -> Result<(), WormholeError> {
-        self.mailbox.close();
-        self.until(|event| if let Event::Closed(result) = event { Some(result) } else { None }).await
-    }
+fn join(address: std::net::SocketAddr) -> Peer {
+    Peer::join(&[format!("ws://{address}")])
 }
 
 #[tokio::test]
