@@ -1,4 +1,6 @@
-//! The race of one generation: which endpoints to dial and when, and which candidate becomes the link.
+//! The race of one search for a link: which endpoints to dial and when. The first candidate whose key is confirmed wins
+//! it, in both roles: the Leader waits for no better path (specification `ged`), and the Follower sees a confirmation only
+//! on the link that the Leader chose.
 //!
 //! | what | when |
 //! |---|---|
@@ -7,7 +9,8 @@
 //! | any other relay of the peer | at once |
 //! | a relay of ours | after 2 s while we listen, for direct hints may come; else at once |
 //! | relays of lower priority | 2 s later per step of priority |
-//! | an endpoint that failed | again after 1 s, 2 s, 4 s ... at most 10 s, as long as the race lasts |
+//! | an endpoint that failed | again after 250 ms, 500 ms, 1 s ... at most 10 s, as long as the race lasts |
+//! | an endpoint that failed and is named again | 250 ms after its last failure |
 //!
 //! (Specification `ged`, section "Connection hints".) The retries are ours: the Python implementation dials each
 //! hint once and then waits for ever, so that a relay which was down for a moment costs the generation. A peer
@@ -37,10 +40,17 @@ pub struct RaceConfig {
     pub max_concurrent: usize,
     /// How long a relay waits for direct paths, and each lower step of priority for the one above. Default 2 s.
     pub relay_delay: Duration,
-    /// The wait before an endpoint that failed is dialled again; it doubles each time. Default 1 s.
+    /// The same when there was a link before: what lies between two who have met is known to be fast. Default 500 ms.
+    pub relay_delay_again: Duration,
+    /// The wait before an endpoint that failed is dialled again; it doubles each time. Default 250 ms.
     pub retry_first: Duration,
     /// The longest such wait. Default 10 s.
     pub retry_max: Duration,
+    /// How long the first dial of an endpoint may take, name resolution included; it doubles each time. A path that
+    /// swallowed the first packets may be open again, and the system repeats them later and later. Default 2 s.
+    pub patience_first: Duration,
+    /// The longest such patience. Default 20 s.
+    pub patience_max: Duration,
 }
 
 impl Default for RaceConfig {
@@ -51,8 +61,11 @@ impl Default for RaceConfig {
             max_relays: 8,
             max_concurrent: 16,
             relay_delay: Duration::from_secs(2),
-            retry_first: Duration::from_secs(1),
+            relay_delay_again: Duration::from_millis(500),
+            retry_first: Duration::from_millis(250),
             retry_max: Duration::from_secs(10),
+            patience_first: Duration::from_secs(2),
+            patience_max: Duration::from_secs(20),
         }
     }
 }
@@ -90,6 +103,8 @@ pub struct Dial {
     pub route: Route,
     /// Who named it.
     pub origin: Origin,
+    /// How long it may take until TCP is connected.
+    pub patience: Duration,
 }
 
 impl Dial {
@@ -112,19 +127,10 @@ pub enum Retry {
     Never,
 }
 
-/// What becomes of a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is the link of this generation.
-    Selected,
-    /// Another one was faster; close it.
-    Loser,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// To be dialled at `due`; `failures` attempts have failed.
-    Waiting { due: Instant, failures: u32 },
+    /// To be dialled at `due`, and after `failures` failed attempts not before `earliest`, whatever comes.
+    Waiting { due: Instant, earliest: Option<Instant>, failures: u32 },
     /// TCP is connecting.
     Dialing { failures: u32 },
     /// TCP is connected; the handshake runs.
@@ -141,7 +147,7 @@ struct Target {
     state: State,
 }
 
-/// One generation's race, without I/O and without a clock.
+/// One search's race, without I/O and without a clock.
 ///
 /// After each `handle_*`, and when [`poll_timeout`](Self::poll_timeout) has passed, take everything from
 /// [`poll_dial`](Self::poll_dial).
@@ -150,14 +156,13 @@ pub struct Race {
     config: RaceConfig,
     targets: Vec<Target>,
     known: BTreeMap<(Route, (String, u16)), DialId>,
-    over: bool,
 }
 
 impl Race {
     /// Starts a race; our own relays are dialled by it, too.
     #[must_use]
     pub fn new(config: RaceConfig, own_relays: &[RelayHint], now: Instant) -> Race {
-        let mut race = Race { config, targets: Vec::new(), known: BTreeMap::new(), over: false };
+        let mut race = Race { config, targets: Vec::new(), known: BTreeMap::new() };
         let delay = if race.config.listen { race.config.relay_delay } else { Duration::ZERO };
         race.add_relays(own_relays.iter(), Origin::Own, now + delay);
         race
@@ -166,9 +171,6 @@ impl Race {
     /// Takes the hints of one message of the peer. Hints already known are not dialled twice, hints over the
     /// limits are dropped, and Tor hints are ignored.
     pub fn handle_hints(&mut self, hints: &[Hint], now: Instant) {
-        if self.over {
-            return;
-        }
         let mut delay = Duration::ZERO;
         for hint in hints {
             if let Hint::Direct(endpoint) = hint {
@@ -192,14 +194,14 @@ impl Race {
             return None;
         }
         let target = self.targets.get_mut(index)?;
-        if let State::Waiting { failures, .. } = target.state {
-            target.state = State::Dialing { failures };
-        }
+        let State::Waiting { failures, .. } = target.state else { return None };
+        target.state = State::Dialing { failures };
         Some(Dial {
             id: DialId(index),
             endpoint: target.endpoint.clone(),
             route: target.route,
             origin: target.origin,
+            patience: doubled(self.config.patience_first, failures, self.config.patience_max),
         })
     }
 
@@ -226,30 +228,20 @@ impl Race {
         target.state = match retry {
             Retry::Never => State::Abandoned,
             Retry::Later => {
-                let wait = first.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(max);
-                State::Waiting { due: now + wait, failures: failures.saturating_add(1) }
+                let wait = doubled(first, failures, max);
+                State::Waiting {
+                    due: now + wait,
+                    earliest: Some(now + first),
+                    failures: failures.saturating_add(1),
+                }
             }
         };
-    }
-
-    /// A candidate's key confirmation has arrived.
-    ///
-    /// The first one wins, in both roles: the Leader waits for no better path (specification `ged`), and the
-    /// Follower sees a confirmation only on the link that the Leader chose.
-    pub fn handle_confirmed(&mut self) -> Verdict {
-        if std::mem::replace(&mut self.over, true) { Verdict::Loser } else { Verdict::Selected }
-    }
-
-    /// Whether the link has been chosen. Nothing is dialled any more then.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.over
     }
 
     /// The earliest target that may be dialled, with its time.
     fn next_due(&self) -> Option<(Instant, usize)> {
         let dialing = self.targets.iter().filter(|t| matches!(t.state, State::Dialing { .. })).count();
-        if self.over || dialing >= self.config.max_concurrent {
+        if dialing >= self.config.max_concurrent {
             return None;
         }
         let waiting = self.targets.iter().enumerate().filter_map(|(index, target)| match target.state {
@@ -275,12 +267,16 @@ impl Race {
     fn add(&mut self, endpoint: &TcpHint, route: Route, origin: Origin, due: Instant) {
         let key = (route, endpoint.endpoint());
         if let Some(id) = self.known.get(&key) {
-            // Named again: the earlier time counts, but a retry is not hurried, or a peer could make us dial as
-            // often as it likes by repeating itself.
+            // Named again: the earlier time counts, for the peer may listen only now. But not at once after a failure, or
+            // a peer could make us dial as often as it likes by repeating itself.
             if let Some(target) = self.targets.get_mut(id.0)
-                && let State::Waiting { due: before, failures: 0 } = target.state
+                && let State::Waiting { due: before, earliest, failures } = target.state
             {
-                target.state = State::Waiting { due: due.min(before), failures: 0 };
+                target.state = State::Waiting {
+                    due: due.min(before).max(earliest.unwrap_or(before.min(due))),
+                    earliest,
+                    failures,
+                };
             }
             return;
         }
@@ -293,9 +289,14 @@ impl Race {
             return;
         }
         self.known.insert(key, DialId(self.targets.len()));
-        let state = State::Waiting { due, failures: 0 };
+        let state = State::Waiting { due, earliest: None, failures: 0 };
         self.targets.push(Target { endpoint: endpoint.clone(), route, origin, state });
     }
+}
+
+/// `base · 2^times`, at most `max`.
+fn doubled(base: Duration, times: u32, max: Duration) -> Duration {
+    base.saturating_mul(2u32.saturating_pow(times)).min(max)
 }
 
 /// A priority that can be sorted: it is always finite, and 0 and -0 are the same step.

@@ -1,28 +1,27 @@
-//! One generation's search for a link: listens, dials as the [`Race`] says, runs the handshakes, picks the winner.
+//! Looks for links: listens, dials as the [`Race`] says, runs the handshakes, picks the winner.
 
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
-use bytes::BytesMut;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::mpsc,
     task::{AbortHandle, JoinSet},
 };
 
 use super::{
-    dial::{self, prepare, reset_on_drop},
+    attempt::{Candidate, Outcome, shake},
+    dial::{self, prepare},
     link::Link,
+    listener::Listener,
     now,
 };
 use crate::{
-    handshake::{HandshakeError, HandshakeLimits, KCM, LinkHandshake, Stage},
-    hint::{Hint, HintLimits, RelayHint, TcpHint},
+    handshake::{HandshakeLimits, KCM, LinkHandshake},
+    hint::{Hint, HintLimits, RelayHint},
     noise::Ephemeral,
     path::Path,
-    pipe::{Opener, Sealer},
-    prologue::{PrologueError, RelayError, RelayRequest},
-    race::{Dial, Race, RaceConfig, Retry, Route, Verdict},
+    prologue::RelayRequest,
+    race::{Dial, DialId, Race, RaceConfig, Retry, Route},
     role::{DilationKey, Role},
 };
 
@@ -36,11 +35,9 @@ pub struct ConnectorLimits {
     pub race: RaceConfig,
     /// Of the handshakes.
     pub handshake: HandshakeLimits,
-    /// How long name resolution and TCP may take for one dial. Default 20 s.
-    pub dial_timeout: Duration,
     /// How long a handshake may take once the two ends are in contact, until the keys are agreed on. Waiting for the
-    /// peer at a relay does not count, nor does a Follower's wait for the Leader's choice. Default 30 s. Stops peers
-    /// that connect and say nothing.
+    /// peer at a relay does not count, nor does a Follower's wait for the Leader's choice. Default 10 s. Stops peers
+    /// that connect and say nothing, and relays that paired us with a connection whose other end is gone.
     pub handshake_timeout: Duration,
     /// Connections of others whose handshake is not finished; the oldest is dropped for a newer one. Default 32.
     /// Stops floods of connections from filling memory, without letting them keep the peer out.
@@ -53,8 +50,7 @@ impl Default for ConnectorLimits {
             hints: HintLimits::default(),
             race: RaceConfig::default(),
             handshake: HandshakeLimits::default(),
-            dial_timeout: Duration::from_secs(20),
-            handshake_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
             inbound: 32,
         }
     }
@@ -93,52 +89,64 @@ pub enum ConnectorEvent {
         /// Why.
         reason: String,
     },
-    /// This is the link. Every other connection is closed; nothing follows. A Leader's writer already holds the key
-    /// confirmation that tells the Follower of the choice: flush it.
+    /// This is the link. Every other connection is closed, and the search is over. A Leader's writer already holds the
+    /// key confirmation that tells the Follower of the choice: flush it.
+    ///
+    /// It also comes while nothing is searched for, when the peer came by itself: it has lost the link that it had.
     Selected(Box<Link>),
-}
-
-/// How one attempt ended.
-enum Outcome {
-    Confirmed(Box<Candidate>),
-    Failed { reason: String, retry: Retry },
-}
-
-struct Candidate {
-    stream: TcpStream,
-    sealer: Sealer,
-    opener: Opener,
 }
 
 /// What the tasks tell the connector.
 enum Report {
-    Connected(crate::race::DialId),
-    Done { attempt: Option<crate::race::DialId>, path: Path, outcome: Outcome },
-    Inbound(TcpStream, SocketAddr),
+    Connected(Attempt),
+    Done { attempt: Option<Attempt>, path: Path, outcome: Outcome },
 }
 
-/// Looks for the peer, for one generation.
+/// A dial of one search; what a former one reports late is nobody's business.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    search: u64,
+    dial: DialId,
+}
+
+/// Looks for the peer, again and again, for as long as a dilation lives.
 ///
-/// Call [`next`](Self::next) until it gives [`ConnectorEvent::Selected`]. Dropping the connector closes everything
-/// that was not selected.
+/// [`search`](Self::search) begins, and a [`ConnectorEvent::Selected`] ends it. The listener keeps its port from one
+/// search to the next and accepts between them, too, so that a peer who remembers it gets through without being told.
+/// Dropping the connector closes everything that was not selected.
 #[derive(Debug)]
 pub struct Connector {
     config: ConnectorConfig,
-    race: Race,
-    tasks: JoinSet<()>,
+    listener: Option<Listener>,
+    /// The peer's hints of its latest generation.
+    remembered: Vec<Hint>,
+    /// Between searches there is none.
+    race: Option<Race>,
+    /// There was a link before.
+    met: bool,
+    searches: u64,
+    dials: JoinSet<()>,
+    inbound: Inbound,
     reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
-    inbound: VecDeque<AbortHandle>,
     events: VecDeque<ConnectorEvent>,
 }
 
+/// The handshakes of those who dialled us.
+#[derive(Debug, Default)]
+struct Inbound {
+    tasks: JoinSet<()>,
+    /// In the order of their arrival.
+    handles: VecDeque<AbortHandle>,
+}
+
 impl Connector {
-    /// Starts to listen. Must be called in a tokio runtime.
+    /// Starts to listen, and no more. Must be called in a tokio runtime.
     ///
     /// # Errors
     ///
     /// No listener could be made, though one was asked for, or `side` cannot be shown to a relay.
-    pub fn start(mut config: ConnectorConfig) -> io::Result<Connector> {
+    pub fn new(mut config: ConnectorConfig) -> io::Result<Connector> {
         if RelayRequest::new(&config.key, &config.side).is_err() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -146,31 +154,63 @@ impl Connector {
             ));
         }
         config.limits.race.listen = config.listen;
-        let race = Race::new(config.limits.race.clone(), &config.relays, now());
+        let listener = config.listen.then(Listener::bind).transpose()?;
         let (reporter, reports) = mpsc::channel(16);
-        let mut tasks = JoinSet::new();
-        let mut hints = Vec::new();
-        if config.listen {
-            for listener in dial::listen()? {
-                let address = listener.local_addr()?;
-                hints.extend(advertised(address, config.loopback));
-                tasks.spawn(accept(listener, reporter.clone()));
-            }
-        }
-        hints.extend(config.relays.iter().cloned().map(Hint::Relay));
-        let mut events = VecDeque::new();
-        if !hints.is_empty() {
-            events.push_back(ConnectorEvent::LocalHints(hints));
-        }
-        Ok(Connector { config, race, tasks, reports, reporter, inbound: VecDeque::new(), events })
+        Ok(Connector {
+            config,
+            listener,
+            remembered: Vec::new(),
+            race: None,
+            met: false,
+            searches: 0,
+            dials: JoinSet::new(),
+            inbound: Inbound::default(),
+            reports,
+            reporter,
+            events: VecDeque::new(),
+        })
     }
 
-    /// Takes the hints of a message of the peer.
-    pub fn add_peer_hints(&mut self, hints: Vec<Hint>) {
-        self.race.handle_hints(&hints, now());
+    /// Begins a search, or begins anew with one that runs: whatever is under way belongs to a generation that is over,
+    /// and is closed. The peer's hints that are known are dialled at once.
+    pub fn search(&mut self) {
+        self.rest();
+        self.start_over();
     }
 
-    /// The next event. Pends for ever after [`ConnectorEvent::Selected`].
+    /// The network has changed: gives up the dials that are under way, which may wait for an answer that cannot come,
+    /// and begins anew; if nothing is searched for, only tells our hints again.
+    pub fn handle_network_change(&mut self) {
+        match self.race {
+            Some(_) => self.start_over(),
+            None => self.tell_hints(),
+        }
+    }
+
+    /// Ends the search and closes everything that is under way. Who dials us is still heard.
+    pub fn rest(&mut self) {
+        self.race = None;
+        self.dials.abort_all();
+        self.inbound = Inbound::default();
+        // What the tasks reported before their end is void, too.
+        (self.reporter, self.reports) = mpsc::channel(16);
+        self.events.clear();
+    }
+
+    /// Takes the hints of a message of the peer. `first` of its generation: those of former ones are forgotten.
+    pub fn add_peer_hints(&mut self, hints: Vec<Hint>, first: bool) {
+        if first {
+            self.remembered.clear();
+        }
+        if let Some(race) = &mut self.race {
+            race.handle_hints(&hints, now());
+        }
+        let room = self.config.limits.race.max_direct + self.config.limits.race.max_relays;
+        let new: Vec<Hint> = hints.into_iter().filter(|hint| !self.remembered.contains(hint)).collect();
+        self.remembered.extend(new.into_iter().take(room.saturating_sub(self.remembered.len())));
+    }
+
+    /// The next event.
     ///
     /// # Cancel safety
     ///
@@ -180,50 +220,80 @@ impl Connector {
             if let Some(event) = self.events.pop_front() {
                 return event;
             }
-            if self.race.is_over() {
-                return std::future::pending().await;
-            }
-            while let Some(dial) = self.race.poll_dial(now()) {
+            if let Some(dial) = self.race.as_mut().and_then(|race| race.poll_dial(now())) {
                 self.events.push_back(ConnectorEvent::Dialing(dial.path()));
                 self.dial(dial);
-            }
-            if !self.events.is_empty() {
                 continue;
             }
-            let due = self.race.poll_timeout();
+            let due = self.race.as_ref().and_then(Race::poll_timeout);
             tokio::select! {
-                report = self.reports.recv() => if let Some(report) = report {
-                    self.handle(report);
-                },
-                Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+                Some(report) = self.reports.recv() => self.handle(report),
+                (stream, from) = accept(self.listener.as_ref()) => self.accept(stream, from),
+                Some(_) = self.dials.join_next(), if !self.dials.is_empty() => {}
+                Some(_) = self.inbound.tasks.join_next(), if !self.inbound.tasks.is_empty() => {}
                 () = sleep_until(due) => {}
             }
         }
     }
 
-    fn handle(&mut self, report: Report) {
-        match report {
-            Report::Connected(id) => self.race.handle_connected(id),
-            Report::Inbound(stream, from) => self.accept(stream, from),
-            Report::Done { attempt, path, outcome } => match outcome {
-                Outcome::Failed { reason, retry } => {
-                    if let Some(id) = attempt {
-                        self.race.handle_failed(id, retry, now());
-                    }
-                    self.events.push_back(ConnectorEvent::Failed { path, reason });
-                }
-                Outcome::Confirmed(candidate) => self.confirmed(*candidate, path),
-            },
+    fn start_over(&mut self) {
+        self.dials.abort_all();
+        self.searches += 1;
+        let now = now();
+        let mut config = self.config.limits.race.clone();
+        if self.met {
+            config.relay_delay = config.relay_delay_again.min(config.relay_delay);
+        }
+        let mut race = Race::new(config, &self.config.relays, now);
+        race.handle_hints(&self.remembered, now);
+        self.race = Some(race);
+        self.tell_hints();
+    }
+
+    fn tell_hints(&mut self) {
+        let mut hints =
+            self.listener.as_ref().map_or_else(Vec::new, |listener| listener.hints(self.config.loopback));
+        hints.extend(self.config.relays.iter().cloned().map(Hint::Relay));
+        if !hints.is_empty() {
+            self.events.push_back(ConnectorEvent::LocalHints(hints));
         }
     }
 
-    fn confirmed(&mut self, candidate: Candidate, path: Path) {
-        if self.race.handle_confirmed() == Verdict::Loser {
-            return;
+    fn handle(&mut self, report: Report) {
+        match report {
+            Report::Connected(attempt) => {
+                if let Some(race) = self.race_of(attempt) {
+                    race.handle_connected(attempt.dial);
+                }
+            }
+            Report::Done { attempt, path, outcome } => {
+                if attempt.is_some_and(|attempt| self.race_of(attempt).is_none()) {
+                    return;
+                }
+                match outcome {
+                    Outcome::Failed { reason, retry } => {
+                        if let Some(attempt) = attempt
+                            && let Some(race) = self.race_of(attempt)
+                        {
+                            race.handle_failed(attempt.dial, retry, now());
+                        }
+                        self.events.push_back(ConnectorEvent::Failed { path, reason });
+                    }
+                    Outcome::Confirmed(candidate) => self.select(*candidate, path),
+                }
+            }
         }
-        // Losers, dialled and accepted, are closed by the end of their tasks.
-        self.tasks.abort_all();
-        self.reports.close();
+    }
+
+    /// The race that an attempt belongs to, if it still runs.
+    fn race_of(&mut self, attempt: Attempt) -> Option<&mut Race> {
+        self.race.as_mut().filter(|_| attempt.search == self.searches)
+    }
+
+    /// The first one wins. Losers, dialled and accepted, are closed by the end of their tasks.
+    fn select(&mut self, candidate: Candidate, path: Path) {
+        self.rest();
+        self.met = true;
         let Candidate { stream, sealer, opener } = candidate;
         let mut link = Link::new(stream, sealer, opener, path);
         if self.config.role == Role::Leader {
@@ -241,35 +311,37 @@ impl Connector {
             Route::Relay => RelayRequest::new(&self.config.key, &self.config.side).ok(),
         };
         let handshake = self.handshake(relay.as_ref());
-        let (dial_timeout, timeout) = (self.config.limits.dial_timeout, self.config.limits.handshake_timeout);
+        let timeout = self.config.limits.handshake_timeout;
         let reporter = self.reporter.clone();
-        self.tasks.spawn(async move {
-            let outcome = match dial::connect(&dial.endpoint, dial_timeout).await {
+        let attempt = Attempt { search: self.searches, dial: dial.id };
+        self.dials.spawn(async move {
+            let outcome = match dial::connect(&dial.endpoint, dial.patience).await {
                 Ok(stream) => {
-                    let _ = reporter.send(Report::Connected(dial.id)).await;
+                    let _ = reporter.send(Report::Connected(attempt)).await;
                     shake(stream, handshake, timeout).await
                 }
                 Err(error) => Outcome::Failed { reason: error.to_string(), retry: Retry::Later },
             };
-            let _ = reporter.send(Report::Done { attempt: Some(dial.id), path: dial.path(), outcome }).await;
+            let _ = reporter.send(Report::Done { attempt: Some(attempt), path: dial.path(), outcome }).await;
         });
     }
 
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) {
         prepare(&stream);
-        self.inbound.retain(|task| !task.is_finished());
-        if self.inbound.len() >= self.config.limits.inbound
-            && let Some(oldest) = self.inbound.pop_front()
+        let handshake = self.handshake(None);
+        let (timeout, reporter) = (self.config.limits.handshake_timeout, self.reporter.clone());
+        let shaking = async move {
+            let outcome = shake(stream, handshake, timeout).await;
+            let _ = reporter.send(Report::Done { attempt: None, path: Path::inbound(from), outcome }).await;
+        };
+        let Inbound { tasks, handles } = &mut self.inbound;
+        handles.retain(|task| !task.is_finished());
+        if handles.len() >= self.config.limits.inbound
+            && let Some(oldest) = handles.pop_front()
         {
             oldest.abort();
         }
-        let handshake = self.handshake(None);
-        let (timeout, reporter) = (self.config.limits.handshake_timeout, self.reporter.clone());
-        let task = self.tasks.spawn(async move {
-            let outcome = shake(stream, handshake, timeout).await;
-            let _ = reporter.send(Report::Done { attempt: None, path: Path::inbound(from), outcome }).await;
-        });
-        self.inbound.push_back(task);
+        handles.push_back(tasks.spawn(shaking));
     }
 
     fn handshake(&self, relay: Option<&RelayRequest>) -> LinkHandshake {
@@ -284,97 +356,10 @@ impl Connector {
     }
 }
 
-/// The hints of one listener.
-fn advertised(listener: SocketAddr, loopback: bool) -> impl Iterator<Item = Hint> {
-    dial::local_addresses(loopback)
-        .into_iter()
-        .filter(move |address| address.is_ipv4() == listener.is_ipv4())
-        .map(move |address| Hint::Direct(TcpHint::from_addr(address, listener.port())))
-}
-
-/// Accepts until aborted. Errors, of this connection or of the machine, do not end it.
-async fn accept(listener: TcpListener, reporter: mpsc::Sender<Report>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, from)) => {
-                if reporter.send(Report::Inbound(stream, from)).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, "could not accept a connection");
-                // Out of descriptors, perhaps: trying at once would only burn the processor.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// Runs a handshake until the peer has confirmed its key.
-async fn shake(mut stream: TcpStream, mut handshake: LinkHandshake, timeout: Duration) -> Outcome {
-    match drive(&mut stream, &mut handshake, timeout).await {
-        Ok(()) => match handshake.into_pipe() {
-            Some((sealer, opener)) => Outcome::Confirmed(Box::new(Candidate { stream, sealer, opener })),
-            None => {
-                Outcome::Failed { reason: "the handshake did not finish".to_owned(), retry: Retry::Later }
-            }
-        },
-        Err(failure) => {
-            reset_on_drop(&stream);
-            failure
-        }
-    }
-}
-
-async fn drive(
-    stream: &mut TcpStream,
-    handshake: &mut LinkHandshake,
-    timeout: Duration,
-) -> Result<(), Outcome> {
-    let network = |error: io::Error| Outcome::Failed { reason: error.to_string(), retry: Retry::Later };
-    let relayed = handshake.stage() == Stage::Relay;
-    let mut input = BytesMut::with_capacity(4096);
-    let mut deadline = tokio::time::Instant::from_std(now() + timeout);
-    while !handshake.is_confirmed() {
-        if let Some(output) = handshake.poll_output() {
-            stream.write_all(&output).await.map_err(network)?;
-        }
-        let before = handshake.stage();
-        let unhurried = matches!(before, Stage::Relay | Stage::Confirmation);
-        input.clear();
-        let read = tokio::select! {
-            read = stream.read_buf(&mut input) => read.map_err(network)?,
-            () = tokio::time::sleep_until(deadline), if !unhurried => {
-                let reason = format!("no progress within {} s while {before}", timeout.as_secs());
-                return Err(Outcome::Failed { reason, retry: Retry::Later });
-            }
-        };
-        if read == 0 {
-            let reason = handshake.handle_eof().to_string();
-            return Err(Outcome::Failed { reason, retry: Retry::Later });
-        }
-        handshake
-            .handle_input(&input)
-            .map_err(|error| Outcome::Failed { reason: error.to_string(), retry: retry(&error, relayed) })?;
-        if before == Stage::Relay && handshake.stage() != Stage::Relay {
-            deadline = tokio::time::Instant::from_std(now() + timeout);
-        }
-    }
-    if let Some(output) = handshake.poll_output() {
-        stream.write_all(&output).await.map_err(network)?;
-    }
-    Ok(())
-}
-
-/// Whether what answered so could be the peer another time. At a relay whoever comes next is another one, and a proxy
-/// before it may fail for a moment; only one that does not understand us never will.
-fn retry(error: &HandshakeError, relayed: bool) -> Retry {
-    match error {
-        HandshakeError::Relay(RelayError::BadHandshake) => Retry::Never,
-        // Perhaps we dialled ourselves, under an address that the peer has, too.
-        HandshakeError::Prologue(PrologueError::SameRole(_)) => Retry::Later,
-        _ if relayed => Retry::Later,
-        _ => Retry::Never,
+async fn accept(listener: Option<&Listener>) -> (TcpStream, SocketAddr) {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
 }
 

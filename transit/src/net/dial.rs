@@ -2,13 +2,13 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
 };
 
@@ -59,32 +59,6 @@ pub(super) fn prepare(stream: &TcpStream) {
 /// Makes the kernel throw queued bytes away and send a reset when the stream is dropped.
 pub(super) fn reset_on_drop(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-}
-
-/// Listeners on one port of both families; the family that the machine does not have is left out.
-pub(super) fn listen() -> io::Result<Vec<TcpListener>> {
-    let v4 = bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-    let port =
-        v4.as_ref().ok().and_then(|listener| listener.local_addr().ok()).map_or(0, |address| address.port());
-    let v6 = bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
-        .or_else(|_| bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))));
-    match (v4, v6) {
-        (Ok(v4), Ok(v6)) => Ok(vec![v4, v6]),
-        (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(vec![one]),
-        (Err(error), Err(_)) => Err(error),
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // IPv4 has a listener of its own.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(64)?;
-    TcpListener::from_std(socket.into())
 }
 
 /// The addresses of this machine that a [`Connector`](super::Connector) tells the peer: those of all interfaces,

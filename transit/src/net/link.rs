@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     pin::pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -158,6 +159,12 @@ impl Link {
             writer: LinkWriter { stream: write, sealer, output: BytesMut::new(), peak: 0 },
             path,
         }
+    }
+
+    /// Our address of the connection, or none if the socket has none any more.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.writer.stream.local_addr().ok()
     }
 
     /// Gives the connection up at once: the peer sees a reset, and nothing that was queued is waited for. A flush

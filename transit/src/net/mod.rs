@@ -1,12 +1,16 @@
-//! The drivers of this crate, on tokio: listening, dialling, and links over TCP.
+//! The drivers of this crate, on tokio: listening, dialling, links over TCP, and what disturbs them.
 
+mod attempt;
 mod connector;
 mod dial;
 mod link;
+mod listener;
+mod monitor;
 
 pub use connector::{Connector, ConnectorConfig, ConnectorEvent, ConnectorLimits};
 pub use dial::local_addresses;
 pub use link::{Link, LinkError, LinkReader, LinkWriter};
+pub use monitor::{Disturbance, Monitor, MonitorConfig, has_address};
 
 use std::time::Instant;
 

@@ -98,38 +98,30 @@ fn what_failed_is_dialled_again_with_growing_waits() {
     let mut race = Race::new(listening(true), &[], zero);
     race.handle_hints(&[direct(1)], zero);
     let mut now = zero;
-    let mut waits = Vec::new();
+    let (mut waits, mut patience) = (Vec::new(), Vec::new());
     for _ in 0..40 {
         let dial = race.poll_dial(now).unwrap();
+        patience.push(dial.patience.as_secs());
         race.handle_connected(dial.id);
         race.handle_failed(dial.id, Retry::Later, now);
-        // Repeating the hint does not hurry the retry.
-        race.handle_hints(&[direct(1)], now);
         assert_eq!(race.poll_dial(now), None);
         let next = race.poll_timeout().unwrap();
-        waits.push((next - now).as_secs());
+        waits.push((next - now).as_secs_f64());
         now = next;
     }
-    assert_eq!(waits[..6], [1, 2, 4, 8, 10, 10]);
-    assert_eq!(waits[39], 10);
+    assert_eq!(waits[..8], [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]);
+    assert_eq!(waits[39], 10.0);
+    assert_eq!((&patience[..5], patience[39]), (&[2, 4, 8, 16, 20][..], 20));
+    // Named again it is dialled sooner, for the peer may have come back; but not at once after a failure.
+    let dial = race.poll_dial(now).unwrap();
+    race.handle_failed(dial.id, Retry::Later, now);
+    race.handle_hints(&[direct(1)], now);
+    assert_eq!(race.poll_timeout(), Some(now + secs(0.25)));
+    now += secs(3.0);
     let dial = race.poll_dial(now).unwrap();
     race.handle_failed(dial.id, Retry::Never, now);
     race.handle_hints(&[direct(1)], now);
     assert_eq!((race.poll_timeout(), race.poll_dial(now)), (None, None));
-}
-
-#[test]
-fn the_first_candidate_wins_and_ends_the_race() {
-    let zero = start();
-    let mut race = Race::new(listening(true), &[relay(1, 0.0)], zero);
-    race.handle_hints(&[direct(1)], zero);
-    let dial = race.poll_dial(zero).unwrap();
-    assert_eq!(race.handle_confirmed(), Verdict::Selected);
-    assert_eq!(race.handle_confirmed(), Verdict::Loser);
-    race.handle_failed(dial.id, Retry::Later, zero);
-    race.handle_hints(&[direct(2)], zero);
-    assert!(race.is_over());
-    assert_eq!((race.poll_timeout(), race.poll_dial(zero + secs(100.0))), (None, None));
 }
 
 proptest! {
