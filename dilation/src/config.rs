@@ -5,7 +5,7 @@ use std::time::Duration;
 use dilated_subchannel::MuxConfig;
 use dilated_transit::{RelayHint, net::ConnectorLimits};
 
-use crate::{error::DilationError, manager::ManagerTiming, role::RolePreference};
+use crate::{error::DilationError, liveness::LivenessConfig, manager::ManagerTiming, role::RolePreference};
 
 /// Who opens the control channel's subchannel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,10 +36,12 @@ pub struct DilateConfig {
     pub loopback: bool,
     /// The wanted role. Default: Leader.
     pub role: RolePreference,
-    /// A quiet link is probed after this long, and given up after three times as much. Default: 30 s.
-    pub ping_interval: Duration,
+    /// How a link is watched.
+    pub liveness: LivenessConfig,
     /// How long [`close`](crate::Wormhole::close) waits for the peer to acknowledge what was written. Default: 10 s.
     pub linger: Duration,
+    /// How long the end of a wormhole waits for the last bytes of the link to leave. Default: 1 s.
+    pub fin_timeout: Duration,
     /// The subprotocol behind the [control](crate::Control) endpoint. Default: `control`.
     pub control_name: String,
     /// The subprotocol behind the [client](crate::Client) and [server](crate::Server) endpoints. Default: `stream`.
@@ -65,8 +67,9 @@ impl Default for DilateConfig {
             listen: true,
             loopback: false,
             role: RolePreference::default(),
-            ping_interval: Duration::from_secs(30),
+            liveness: LivenessConfig::default(),
             linger: Duration::from_secs(10),
+            fin_timeout: Duration::from_secs(1),
             control_name: "control".to_owned(),
             stream_name: "stream".to_owned(),
             control_opener: ControlOpener::default(),
@@ -89,8 +92,8 @@ impl DilateConfig {
         if self.control_name == self.stream_name {
             return refuse("control_name and stream_name are the same; give each endpoint a name of its own");
         }
-        if self.ping_interval < Duration::from_millis(100) {
-            return refuse("ping_interval is below 100 ms, which would take every hiccup for death");
+        if self.liveness.ping_interval < Duration::from_millis(100) {
+            return refuse("liveness.ping_interval is below 100 ms, which would take every hiccup for death");
         }
         Ok(())
     }

@@ -124,7 +124,7 @@ impl Dilated {
         loop {
             let link = status.borrow_and_update().link.clone();
             match link {
-                LinkStatus::Connected { path } => return Ok(path),
+                LinkStatus::Connected { path, .. } => return Ok(path),
                 LinkStatus::Stopped { .. } => return Err(self.end()),
                 _ => {}
             }

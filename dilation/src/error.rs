@@ -27,6 +27,9 @@ pub enum DilationError {
     /// A counter of the protocol has come to its end. The text says which, and what to do.
     #[error("{0}")]
     Exhausted(String),
+    /// The peer said that it closes its wormhole.
+    #[error("the other side closed its wormhole")]
+    PeerClosed,
     /// This wormhole was built with `dilation(false)`.
     #[error("this wormhole was built without dilation; build it with `.dilation(true)`")]
     Disabled,

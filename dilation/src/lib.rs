@@ -54,7 +54,10 @@ mod liveness;
 mod manager;
 mod message;
 mod role;
+mod rtt;
 mod status;
+#[cfg(feature = "tokio")]
+mod watch;
 #[cfg(feature = "tokio")]
 mod wormhole;
 
@@ -63,9 +66,10 @@ mod wormhole;
 pub mod protocol {
     pub use crate::{
         liveness::{Liveness, Verdict},
-        manager::{Action, Manager, State},
+        manager::{Action, Manager, Selection, State},
         message::DilationMessage,
         role::DilationSide,
+        rtt::RoundTrip,
     };
 }
 
@@ -80,19 +84,20 @@ pub use dilated_subchannel::{EndReason, MuxConfig, Usage};
 pub use dilated_transit::{Path, RelayHint, Role};
 pub use error::DilationError;
 pub use generation::Generation;
+pub use liveness::LivenessConfig;
 pub use manager::ManagerTiming;
 pub use role::RolePreference;
-pub use status::{DilationStatus, LinkStatus};
+pub use status::{DilationStatus, LinkStatus, Recovery};
 #[cfg(feature = "tokio")]
 pub use {
     config::{ControlOpener, DilateConfig},
-    dilated_mailbox::net::CodeInput,
+    dilated_mailbox::net::{CodeInput, NetConfig},
     dilated_subchannel::{
         Connector, Listener, ReadHalf, Subchannel, WriteHalf,
         io::{AcceptError, ConnectError},
         mux::{ListenError, NameError, ReadError, UnacknowledgedError, WriteError},
     },
-    dilated_transit::net::{ConnectorLimits, local_addresses},
+    dilated_transit::net::{ConnectorLimits, MonitorConfig, local_addresses},
     endpoint::{Client, Control, Dilated, Server},
     wormhole::{Event, Wormhole, WormholeBuilder},
 };

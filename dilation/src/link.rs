@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -17,20 +18,18 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     clock,
-    liveness::{Liveness, Verdict},
+    liveness::LivenessConfig,
+    watch::{Due, Watch},
 };
 
 /// Plaintext sealed per turn before the socket is written, in bytes: large enough to fill a send buffer with one
 /// system call, small enough that an acknowledgement never waits long behind it.
 const BATCH: usize = 256 * 1024;
 
-/// How long to wait for an ACK in silence before asking for it again; doubles up to the second value. A Python Follower
-/// loses the ACKs that it owes for what arrives together with the KCM, and would never repeat them by itself.
-const NUDGE: Duration = Duration::from_secs(1);
-const NUDGE_MAX: Duration = Duration::from_secs(30);
-
-/// The same while a close waits for it.
-const NUDGE_DRAINING: Duration = Duration::from_millis(250);
+/// The same for what goes ahead on a link that may die young, and how long the rest then waits for the peer's first
+/// bytes: they say what the peer has already. Links would else be spent on sending that again and again.
+const FIRST_FLIGHT: usize = 16 * 1024;
+const FIRST_ANSWER: Duration = Duration::from_millis(250);
 
 /// Turns before the task yields to its siblings.
 const MAX_TURNS: usize = 16;
@@ -40,6 +39,8 @@ const MAX_TURNS: usize = 16;
 pub(crate) enum LinkEnd {
     /// The network or the peer ended it; the next generation may do better.
     Lost(String),
+    /// It fell silent.
+    Silent(String),
     /// A record cannot be read. Damage would have shown before, so the peer sent it like that, and will again.
     Unreadable(String),
     /// Every new link would end the same way.
@@ -55,11 +56,14 @@ pub(crate) enum LinkEnd {
 pub(crate) struct LinkPump {
     link: Link,
     mux: Multiplexer,
-    liveness: Liveness,
-    timer: Pin<Box<Sleep>>,
+    watch: Watch,
     outbound: Vec<Record>,
     inbound: Vec<Record>,
+    /// The link may die young: until the peer is heard, or this time is over, only the first flight is sent.
+    cautious: Option<Pin<Box<Sleep>>>,
+    started: bool,
     draining: bool,
+    draining_nudge: Duration,
     nudge: Nudge,
 }
 
@@ -69,31 +73,66 @@ struct Nudge {
     timer: Pin<Box<Sleep>>,
     /// Something is unacknowledged since then, or since the last nudge.
     since: Option<std::time::Instant>,
+    first: Duration,
     wait: Duration,
+    max: Duration,
 }
 
 impl LinkPump {
-    /// Takes a link into service: everything unacknowledged is sent again, right behind the KCM.
-    pub(crate) fn new(link: Link, mux: Multiplexer, ping_interval: Duration) -> LinkPump {
+    /// Takes a link into service, after so many that fell silent before the peer acknowledged anything: everything
+    /// unacknowledged is sent again, right behind the KCM.
+    pub(crate) fn new(link: Link, mux: Multiplexer, config: LivenessConfig, fruitless: u32) -> LinkPump {
         mux.link_up();
-        let liveness = Liveness::new(ping_interval, clock::now());
-        let timer = Box::pin(tokio::time::sleep_until(Instant::from_std(liveness.deadline())));
-        let nudge = Nudge { timer: Box::pin(tokio::time::sleep(NUDGE)), since: None, wait: NUDGE };
+        let nudge = Nudge {
+            timer: Box::pin(tokio::time::sleep(config.nudge)),
+            since: None,
+            first: config.nudge,
+            wait: config.nudge,
+            max: config.nudge_max,
+        };
+        let draining_nudge = config.nudge_draining;
         LinkPump {
             link,
             mux,
-            liveness,
-            timer,
+            watch: Watch::new(config, fruitless),
             outbound: Vec::new(),
             inbound: Vec::new(),
+            cautious: None,
+            started: false,
             draining: false,
+            draining_nudge,
             nudge,
         }
+    }
+
+    /// The link before this one died young: begins carefully.
+    pub(crate) fn be_cautious(&mut self) {
+        self.cautious = Some(Box::pin(tokio::time::sleep(FIRST_ANSWER)));
     }
 
     /// How the link was reached.
     pub(crate) fn path(&self) -> &Path {
         &self.link.path
+    }
+
+    /// Our address of the connection.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.link.local_address()
+    }
+
+    /// Whether anything came from the peer.
+    pub(crate) fn heard(&self) -> bool {
+        self.watch.heard()
+    }
+
+    /// Whether the peer acknowledged anything.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.watch.is_loaded()
+    }
+
+    /// Something happened that may have broken the link: it has to show soon that it works.
+    pub(crate) fn suspect(&mut self, why: String) {
+        self.watch.suspect(why);
     }
 
     /// Gives the link up at once; nothing is flushed.
@@ -123,7 +162,7 @@ impl LinkPump {
     /// acknowledgement has left.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
-        self.nudge.wait = NUDGE_DRAINING;
+        self.nudge.wait = self.draining_nudge;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkEnd> {
@@ -131,7 +170,8 @@ impl LinkPump {
             // Reading is polled in the same turn as writing, so that a blocked writer never stops a reader.
             let wrote = self.poll_write(cx);
             let read = self.poll_read(cx);
-            let timed = self.poll_timer(cx);
+            self.watch.handle_progress(self.mux.progress());
+            let timed = self.poll_watch(cx);
             for end in [&wrote, &read, &timed] {
                 if let Poll::Ready(Err(end)) = end {
                     return Poll::Ready(end.clone());
@@ -155,7 +195,7 @@ impl LinkPump {
     fn poll_nudge(&mut self, cx: &mut Context<'_>, drained: bool) -> Poll<()> {
         let nudge = &mut self.nudge;
         if drained {
-            nudge.wait = NUDGE;
+            nudge.wait = nudge.first;
         }
         if drained || self.link.writer.pending() > 0 {
             // Nothing to ask for, or the question would only queue behind what the socket does not take.
@@ -163,14 +203,15 @@ impl LinkPump {
             return Poll::Pending;
         }
         let since = *nudge.since.get_or_insert_with(clock::now);
-        let due = Instant::from_std(since.max(self.liveness.last_heard()) + nudge.wait);
+        let due = Instant::from_std(since.max(self.watch.last_heard()) + nudge.wait);
         if nudge.timer.deadline() != due {
             nudge.timer.as_mut().reset(due);
         }
         ready!(nudge.timer.as_mut().poll(cx));
         nudge.since = Some(clock::now());
-        nudge.wait = (nudge.wait * 2).min(NUDGE_MAX);
+        nudge.wait = (nudge.wait * 2).min(nudge.max);
         self.mux.nudge();
+        self.watch.handle_repeat();
         Poll::Ready(())
     }
 
@@ -179,7 +220,10 @@ impl LinkPump {
             if let Poll::Ready(reason) = self.mux.poll_ended(cx) {
                 return Poll::Ready(Err(LinkEnd::Exhausted(reason.to_string())));
             }
-            ready!(self.mux.poll_transmit(cx, BATCH, &mut self.outbound));
+            let most = if self.cautious.is_some() { FIRST_FLIGHT } else { BATCH };
+            ready!(self.poll_may_transmit(cx));
+            ready!(self.mux.poll_transmit(cx, most, &mut self.outbound));
+            self.started = true;
             for record in self.outbound.drain(..) {
                 let header = record.header();
                 self.link.writer.seal(&[header.as_ref(), record.body()]).map_err(|e| lost(&e))?;
@@ -188,9 +232,19 @@ impl LinkPump {
         self.link.writer.poll_flush(cx).map_err(|e| lost(&e))
     }
 
+    fn poll_may_transmit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(wait) = self.cautious.as_mut().filter(|_| self.started) {
+            if !self.watch.heard() {
+                ready!(wait.as_mut().poll(cx));
+            }
+            self.cautious = None;
+        }
+        Poll::Ready(())
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
         if self.mux.poll_read_allowed(cx).is_pending() {
-            self.liveness.handle_paused(clock::now());
+            self.watch.handle_paused();
             return Poll::Pending;
         }
         // First what is already here: records may come bundled with the KCM, or wait behind a pause.
@@ -198,7 +252,7 @@ impl LinkPump {
             return Poll::Ready(Ok(()));
         }
         ready!(self.link.reader.poll_fill(cx)).map_err(|e| lost(&e))?;
-        self.liveness.handle_bytes(clock::now());
+        self.watch.handle_bytes();
         Poll::Ready(Ok(()))
     }
 
@@ -213,27 +267,26 @@ impl LinkPump {
         if self.inbound.is_empty() {
             return Ok(false);
         }
+        let data = |record: &Record| {
+            matches!(record, Record::Open { .. } | Record::Data { .. } | Record::Close { .. })
+        };
+        let has_data = self.inbound.iter().any(data);
+        let pings = self.inbound.iter().any(|record| matches!(record, Record::Ping(_)));
         match self.mux.handle(self.inbound.drain(..)) {
-            Ok(_pongs) => Ok(true),
+            Ok(pongs) => {
+                self.watch.handle_records(&pongs, pings, has_data);
+                Ok(true)
+            }
             Err(error) if error.is_fatal() => Err(LinkEnd::Fatal(error.to_string())),
             Err(error) => Err(LinkEnd::Lost(error.to_string())),
         }
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
-        ready!(self.timer.as_mut().poll(cx));
-        let verdict = self.liveness.handle_timeout(clock::now());
-        self.timer.as_mut().reset(Instant::from_std(self.liveness.deadline()));
-        match verdict {
-            Verdict::Quiet => Poll::Ready(Ok(())),
-            Verdict::Ping(id) => Poll::Ready(self.ping(id)),
-            Verdict::Dead => {
-                let silence = clock::now().saturating_duration_since(self.liveness.last_heard());
-                let reason =
-                    format!("nothing was heard from the other side for {:.1} s", silence.as_secs_f32());
-                Poll::Ready(Err(LinkEnd::Lost(reason)))
-            }
-        }
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+        Poll::Ready(match ready!(self.watch.poll(cx)) {
+            Due::Ping(id) => self.ping(id),
+            Due::Dead(reason) => Err(LinkEnd::Silent(reason)),
+        })
     }
 
     fn ping(&mut self, id: PingId) -> Result<(), LinkEnd> {

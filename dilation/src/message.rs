@@ -14,6 +14,8 @@ pub enum DilationMessage {
     Please {
         /// Compared with ours to find the Leader.
         side: String,
+        /// Whether the sender understands [`DilationMessage::Closing`].
+        hears_closing: bool,
     },
     /// Where the sender can be reached in this generation.
     Hints(Vec<Hint>),
@@ -21,6 +23,8 @@ pub enum DilationMessage {
     Reconnect,
     /// The Follower has begun the generation that the Leader asked for.
     Reconnecting,
+    /// The sender closes its wormhole and will not come back. Only for a peer that hears it: Python logs an error.
+    Closing,
 }
 
 impl DilationMessage {
@@ -43,12 +47,16 @@ impl DilationMessage {
                 .get("side")
                 .and_then(Value::as_str)
                 .filter(|side| !side.is_empty() && side.len() <= 128)
-                .map(|side| DilationMessage::Please { side: side.to_owned() }),
+                .map(|side| DilationMessage::Please {
+                    side: side.to_owned(),
+                    hears_closing: value.get("hears-closing") == Some(&Value::Bool(true)),
+                }),
             Some("connection-hints") => {
                 value.get("hints").map(|hints| DilationMessage::Hints(parse_hints(hints, limits)))
             }
             Some("reconnect") => Some(DilationMessage::Reconnect),
             Some("reconnecting") => Some(DilationMessage::Reconnecting),
+            Some("closing") => Some(DilationMessage::Closing),
             _ => None,
         };
         if message.is_none() {
@@ -60,14 +68,20 @@ impl DilationMessage {
     /// The bytes for the mailbox. Key order and types are those that the Python peers send.
     pub fn encode(&self) -> Vec<u8> {
         let value = match self {
-            DilationMessage::Please { side } => {
-                json!({"type": "please", "side": side, "use-version": crate::GED})
+            DilationMessage::Please { side, hears_closing } => {
+                let mut please = json!({"type": "please", "side": side, "use-version": crate::GED});
+                if *hears_closing {
+                    // Python ignores keys that it does not know.
+                    please["hears-closing"] = Value::Bool(true);
+                }
+                please
             }
             DilationMessage::Hints(hints) => {
                 json!({"type": "connection-hints", "hints": encode_hints(hints)})
             }
             DilationMessage::Reconnect => json!({"type": "reconnect"}),
             DilationMessage::Reconnecting => json!({"type": "reconnecting"}),
+            DilationMessage::Closing => json!({"type": "closing"}),
         };
         value.to_string().into_bytes()
     }
@@ -87,7 +101,7 @@ mod tests {
     fn reads_what_python_sends() {
         assert_eq!(
             parse(r#"{"type": "please", "side": "0123456789abcdef", "use-version": "ged"}"#),
-            Some(DilationMessage::Please { side: "0123456789abcdef".to_owned() })
+            Some(DilationMessage::Please { side: "0123456789abcdef".to_owned(), hears_closing: false })
         );
         assert_eq!(parse(r#"{"type": "reconnect"}"#), Some(DilationMessage::Reconnect));
         assert_eq!(parse(r#"{"type": "reconnecting"}"#), Some(DilationMessage::Reconnecting));
@@ -123,7 +137,9 @@ mod tests {
     #[test]
     fn survives_its_own_encoding() {
         for message in [
-            DilationMessage::Please { side: "ffff000000000000".to_owned() },
+            DilationMessage::Please { side: "ffff000000000000".to_owned(), hears_closing: false },
+            DilationMessage::Please { side: "ffff000000000000".to_owned(), hears_closing: true },
+            DilationMessage::Closing,
             DilationMessage::Hints(Vec::new()),
             DilationMessage::Reconnect,
             DilationMessage::Reconnecting,

@@ -1,6 +1,6 @@
 //! What is going on, for people and programs.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use dilated_mailbox::client::MailboxStatus;
 use dilated_transit::{Path, Role};
@@ -33,6 +33,9 @@ pub enum LinkStatus {
     Connected {
         /// How it was reached.
         path: Path,
+        /// What it made good, unless it is the first. States may be missed when much happens at once; this tells of a
+        /// loss that was over before anybody looked.
+        recovered: Option<Recovery>,
     },
     /// The link was lost; looking for the next one. What is written meanwhile is queued.
     Reconnecting {
@@ -46,12 +49,21 @@ pub enum LinkStatus {
     },
 }
 
+/// The end of an outage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Why the link before was lost.
+    pub reason: String,
+    /// For how long there was none.
+    pub outage: Duration,
+}
+
 impl fmt::Display for LinkStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LinkStatus::Waiting => f.write_str("waiting for the other side"),
             LinkStatus::Connecting => f.write_str("connecting"),
-            LinkStatus::Connected { path } => write!(f, "connected {path}"),
+            LinkStatus::Connected { path, .. } => write!(f, "connected {path}"),
             LinkStatus::Reconnecting { reason } => write!(f, "reconnecting: {reason}"),
             LinkStatus::Stopped { error: Some(error) } => write!(f, "stopped: {error}"),
             LinkStatus::Stopped { error: None } => f.write_str("stopped"),

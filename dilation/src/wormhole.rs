@@ -8,8 +8,9 @@ use std::{
 use dilated_mailbox::{
     Code, Key, WormholeError,
     client::{ClientConfig, MailboxStatus, PeerVersions, Welcome},
-    net::{CodeInput, Mailbox, MailboxUrl},
+    net::{CodeInput, Mailbox, MailboxUrl, NetConfig},
 };
+use dilated_transit::net::MonitorConfig;
 use futures::stream::{BoxStream, StreamExt};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -28,11 +29,14 @@ pub struct WormholeBuilder {
     mailboxes: Vec<String>,
     dilation: bool,
     client: ClientConfig,
+    net: NetConfig,
+    monitor: MonitorConfig,
 }
 
 impl WormholeBuilder {
-    /// Uses this mailbox server, `ws://…` or `wss://…`, instead of the public one. May be called several times: the
-    /// servers are tried in turn, and both sides must be able to reach the same one.
+    /// Uses this mailbox server, `ws://…` or `wss://…`, instead of the public one. May be called several times, for a
+    /// server with several addresses and for others that stand in when it is gone; name the same in the same order on
+    /// both sides. [`dilated_mailbox::net::client`] tells what happens then.
     #[must_use]
     pub fn mailbox(mut self, url: impl Into<String>) -> Self {
         self.mailboxes.push(url.into());
@@ -61,6 +65,20 @@ impl WormholeBuilder {
         self
     }
 
+    /// Adjusts the timers of the connection to the mailbox server, and which certificates it trusts.
+    #[must_use]
+    pub fn net(mut self, adjust: impl FnOnce(&mut NetConfig)) -> Self {
+        adjust(&mut self.net);
+        self
+    }
+
+    /// Adjusts how changes of the network and sleep are noticed.
+    #[must_use]
+    pub fn monitor(mut self, config: MonitorConfig) -> Self {
+        self.monitor = config;
+        self
+    }
+
     /// Starts the wormhole: a task that connects to the mailbox server. Must be called in a tokio runtime.
     ///
     /// # Errors
@@ -74,8 +92,8 @@ impl WormholeBuilder {
         let urls =
             self.mailboxes.iter().map(|url| url.parse::<MailboxUrl>()).collect::<Result<Vec<_>, _>>()?;
         self.client.can_dilate = if self.dilation { vec![crate::GED.to_owned()] } else { Vec::new() };
-        let (mailbox, mailbox_driver) =
-            dilated_mailbox::net::client(urls, self.client).expect("there is at least the public server");
+        let (mailbox, mailbox_driver) = dilated_mailbox::net::client_with(urls, self.client, self.net)
+            .expect("there is at least the public server");
         let (state_sender, state) = watch::channel(Snapshot::new(mailbox.status()));
         let shared = Arc::new(Shared {
             mailbox: mailbox.clone(),
@@ -85,7 +103,7 @@ impl WormholeBuilder {
         });
         // The mailbox side is no secret: the server sees it. It tells several wormholes of a program apart.
         let span = tracing::info_span!("wormhole", side = mailbox.side());
-        let driver = Driver::new(mailbox_driver, mailbox, Arc::clone(&shared), state_sender);
+        let driver = Driver::new(mailbox_driver, mailbox, Arc::clone(&shared), state_sender, self.monitor);
         tokio::spawn(driver.run().instrument(span));
         Ok(Wormhole { handle: Arc::new(Handle { shared, state, dilation: self.dilation }) })
     }
@@ -229,7 +247,13 @@ impl Wormhole {
     /// Starts to build a wormhole of the application `appid`, a string like `example.com/tool`. Only wormholes of
     /// the same application meet.
     pub fn builder(appid: impl Into<String>) -> WormholeBuilder {
-        WormholeBuilder { mailboxes: Vec::new(), dilation: true, client: ClientConfig::new(appid) }
+        WormholeBuilder {
+            mailboxes: Vec::new(),
+            dilation: true,
+            client: ClientConfig::new(appid),
+            net: NetConfig::default(),
+            monitor: MonitorConfig::default(),
+        }
     }
 
     /// Lets the server choose a nameplate, adds `words` random words, and returns the code once it is known.

@@ -1,6 +1,8 @@
 //! The task behind a wormhole: it owns the mailbox connection, the connector, the link and the timers, tells the
 //! manager what happened, and does what the manager says.
 
+mod dilation;
+
 use std::{
     future::{Future, pending},
     sync::Arc,
@@ -9,25 +11,26 @@ use std::{
 
 use dilated_mailbox::{
     Key, WormholeError,
-    client::Event as MailboxEvent,
+    client::{ConnectionStatus, Event as MailboxEvent},
     net::{Mailbox, MailboxDriver},
 };
 use dilated_subchannel::{EndReason, Parity};
 use dilated_transit::{
-    DilationKey, HintLimits, Role, frame_length,
-    net::{Connector, ConnectorConfig, ConnectorEvent, Link},
+    HintLimits, Role,
+    net::{Connector, ConnectorEvent, Disturbance, Link, Monitor, MonitorConfig, has_address},
 };
 use tokio::sync::watch;
 
+use self::dilation::Dilation;
 use crate::{
     clock,
     endpoint::DilateRequest,
     error::DilationError,
     generation::Generation,
     link::{LinkEnd, LinkPump},
-    manager::{Action, Manager, ManagerTiming, State},
+    manager::{Action, Manager, ManagerTiming, Selection, State},
     role::DilationSide,
-    status::LinkStatus,
+    status::{LinkStatus, Recovery},
     wormhole::{Shared, Snapshot},
 };
 
@@ -36,39 +39,12 @@ use crate::{
 const MAX_INBOX_MESSAGES: usize = 4096;
 const MAX_INBOX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes before the payload of a DATA record.
-const RECORD_HEADER: usize = 9;
-
 /// Links that may end, one after the other, with a record that cannot be read. The peer sends it again on every new
 /// link, so it would go on for ever.
 const MAX_UNREADABLE: u32 = 3;
 
-/// How long an orderly end may wait for the last bytes of the link to leave.
-const FIN_DEADLINE: Duration = Duration::from_secs(1);
-
-/// The dilated part, from `dilate()` on.
-#[derive(Debug)]
-struct Dilation {
-    request: DilateRequest,
-    side: DilationSide,
-    connector: Option<Connector>,
-    link: Option<LinkPump>,
-    unreadable: u32,
-}
-
-impl Drop for Dilation {
-    fn drop(&mut self) {
-        // For the case that the task itself is dropped, with its runtime; in every other the reason is known and
-        // was given before.
-        self.request.mux.fail(EndReason::closed("the wormhole's task is gone"));
-    }
-}
-
-impl Dilation {
-    fn set_link_status(&self, link: LinkStatus) {
-        self.request.status.send_modify(|status| status.link = link);
-    }
-}
+/// Changes of the network are acted upon no more often than this.
+const DISTURBANCES_APART: Duration = Duration::from_millis(200);
 
 /// How far an orderly close has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +65,9 @@ pub(crate) struct Driver {
     state: watch::Sender<Snapshot>,
     key: Option<Key>,
     manager: Manager,
+    monitor: Monitor,
+    /// When the monitor last had something to tell.
+    disturbed: Option<Instant>,
     dilation: Option<Dilation>,
     phase: Phase,
 }
@@ -99,6 +78,7 @@ enum Woken {
     Requests,
     Connector(ConnectorEvent),
     Link(LinkEnd),
+    Machine(Disturbance),
     Timer,
 }
 
@@ -108,6 +88,7 @@ impl Driver {
         mailbox: Mailbox,
         shared: Arc<Shared>,
         state: watch::Sender<Snapshot>,
+        monitor: MonitorConfig,
     ) -> Driver {
         Driver {
             mailbox_driver,
@@ -116,6 +97,8 @@ impl Driver {
             state,
             key: None,
             manager: Manager::new(HintLimits::default(), ManagerTiming::default()),
+            monitor: Monitor::start(monitor),
+            disturbed: None,
             dilation: None,
             phase: Phase::Open,
         }
@@ -136,6 +119,7 @@ impl Driver {
                     () = self.shared.woken() => Woken::Requests,
                     event = optional(connector.map(Connector::next)) => Woken::Connector(event),
                     end = optional(link.map(LinkPump::run)) => Woken::Link(end),
+                    what = disturbance(&mut self.monitor, self.disturbed) => Woken::Machine(what),
                     () = sleep_until(deadline) => Woken::Timer,
                 }
             };
@@ -153,6 +137,7 @@ impl Driver {
                 }
                 Woken::Connector(event) => self.handle_connector(event),
                 Woken::Link(end) => self.handle_link_end(end),
+                Woken::Machine(what) => self.handle_disturbance(&what),
                 Woken::Timer => self.handle_timers(),
             }
             self.perform_actions();
@@ -202,8 +187,7 @@ impl Driver {
     fn dilate(&mut self, request: DilateRequest) {
         let side = DilationSide::random(request.config.role, &mut rand::rng());
         self.manager.set_limits(request.config.connector.hints, request.config.timing);
-        self.dilation =
-            Some(Dilation { request, side: side.clone(), connector: None, link: None, unreadable: 0 });
+        self.dilation = Some(Dilation::new(request, side.clone()));
         self.manager.dilate(side, clock::now());
     }
 
@@ -223,7 +207,11 @@ impl Driver {
             }
             MailboxEvent::Message(message) => self.deliver(message)?,
             MailboxEvent::Dilate(message) => self.manager.handle_message(message, now),
-            event => tracing::debug!(?event, "mailbox"),
+            event => {
+                tracing::debug!(?event, "mailbox");
+                let up = self.mailbox.status().connection == ConnectionStatus::Connected;
+                self.manager.handle_mailbox(up);
+            }
         }
         Ok(())
     }
@@ -254,25 +242,65 @@ impl Driver {
     }
 
     fn use_link(&mut self, link: Link) {
-        let accepted = self.manager.handle_selected(clock::now());
-        let Some(dilation) = &mut self.dilation else { return link.abort() };
-        if !accepted {
-            return link.abort();
+        self.tell_heard();
+        let mut selection = self.manager.handle_selected(clock::now());
+        if selection == Selection::Replace {
+            self.lose_link("the other side had lost it".to_owned());
+            self.perform_actions();
+            selection = self.manager.handle_selected(clock::now());
         }
-        dilation.connector = None;
+        let Some(dilation) = self.dilation.as_mut().filter(|_| selection == Selection::Use) else {
+            tracing::debug!("a link came at the wrong time");
+            return link.abort();
+        };
+        if let Some(connector) = &mut dilation.connector {
+            connector.rest();
+        }
         tracing::info!(generation = %self.manager.generation(), "link up");
+        let config = &dilation.request.config;
         let mut pump =
-            LinkPump::new(link, dilation.request.mux.clone(), dilation.request.config.ping_interval);
+            LinkPump::new(link, dilation.request.mux.clone(), config.liveness.clone(), dilation.silent);
         if self.phase != Phase::Open {
             pump.drain();
         }
-        dilation.set_link_status(LinkStatus::Connected { path: pump.path().clone() });
+        if self.manager.short_links() > 0 {
+            pump.be_cautious();
+        }
+        let recovered = dilation.lost.take().map(|(reason, since)| Recovery {
+            reason,
+            outage: clock::now().saturating_duration_since(since),
+        });
+        dilation.set_link_status(LinkStatus::Connected { path: pump.path().clone(), recovered });
         dilation.link = Some(pump);
+    }
+
+    /// The addresses or routes of this machine changed, or it slept.
+    fn handle_disturbance(&mut self, what: &Disturbance) {
+        tracing::info!(%what, "the network may have changed");
+        self.disturbed = Some(clock::now());
+        self.mailbox.network_changed();
+        let Some(dilation) = &mut self.dilation else { return };
+        if let Some(connector) = &mut dilation.connector {
+            connector.handle_network_change();
+            self.manager.handle_network_change(clock::now());
+        }
+        let Some(link) = &mut dilation.link else { return };
+        if link.local_address().is_some_and(|address| has_address(address.ip())) {
+            link.suspect(what.to_string());
+        } else {
+            self.lose_link(format!("{what}, and the address that it used is gone"));
+        }
     }
 
     fn handle_link_end(&mut self, end: LinkEnd) {
         match end {
             LinkEnd::Lost(reason) => self.lose_link(reason),
+            LinkEnd::Silent(reason) => {
+                if let Some(dilation) = &mut self.dilation {
+                    dilation.silent = dilation.silent.saturating_add(1);
+                }
+                self.lose_link(reason);
+            }
             LinkEnd::Unreadable(reason) => {
                 let seen = self.dilation.as_mut().map_or(0, |dilation| {
                     dilation.unreadable += 1;
@@ -295,15 +323,23 @@ impl Driver {
         }
     }
 
+    /// Tells the manager whether the peer was heard on the link.
+    fn tell_heard(&mut self) {
+        let link = self.dilation.as_ref().and_then(|dilation| dilation.link.as_ref());
+        if link.is_some_and(LinkPump::heard) {
+            self.manager.handle_heard();
+        }
+    }
+
     fn lose_link(&mut self, reason: String) {
+        self.tell_heard();
         let Some(dilation) = &mut self.dilation else { return };
-        let Some(link) = dilation.link.take() else { return };
-        tracing::info!(generation = %self.manager.generation(), reason, "link lost");
-        link.abort();
-        dilation.set_link_status(LinkStatus::Reconnecting { reason });
-        // What took the link may have taken the mailbox connection, too, and a new link needs that.
-        self.mailbox.reconnect_now();
-        self.manager.handle_link_lost(clock::now());
+        let progressed = dilation.link.as_ref().is_some_and(LinkPump::is_loaded);
+        if dilation.abort_link(reason, self.manager.generation()) {
+            // What took the link may have taken the mailbox connection, too, and a new link needs that.
+            self.mailbox.reconnect_now();
+            self.manager.handle_link_lost(clock::now(), progressed);
+        }
     }
 
     fn perform_actions(&mut self) {
@@ -315,18 +351,23 @@ impl Driver {
                     }
                 }
                 Action::RoleChosen(role) => self.role_chosen(role),
-                Action::StartConnector(role, generation) => self.start_connector(role, generation),
-                Action::StopConnector => {
+                Action::Search(role, generation) => self.search(role, generation),
+                Action::Rest => {
+                    if let Some(connector) = self.connector() {
+                        connector.rest();
+                    }
+                }
+                Action::UseHints { hints, first } => {
+                    if let Some(connector) = self.connector() {
+                        connector.add_peer_hints(hints, first);
+                    }
+                }
+                Action::AbortLink => {
                     if let Some(dilation) = &mut self.dilation {
-                        dilation.connector = None;
+                        let reason = "the other side started a new generation".to_owned();
+                        dilation.abort_link(reason, self.manager.generation());
                     }
                 }
-                Action::UseHints(hints) => {
-                    if let Some(connector) = self.dilation.as_mut().and_then(|d| d.connector.as_mut()) {
-                        connector.add_peer_hints(hints);
-                    }
-                }
-                Action::AbortLink => self.abort_link("the other side started a new generation"),
                 Action::Failed(error) => self.fail_dilation(error),
             }
         }
@@ -342,43 +383,29 @@ impl Driver {
         }
     }
 
-    fn start_connector(&mut self, role: Role, generation: Generation) {
+    fn connector(&mut self) -> Option<&mut Connector> {
+        self.dilation.as_mut()?.connector.as_mut()
+    }
+
+    fn search(&mut self, role: Role, generation: Generation) {
         let (Some(dilation), Some(key)) = (&mut self.dilation, &self.key) else { return };
-        let key = <[u8; 32]>::try_from(key.derive("dilation-v1", 32)).expect("32 bytes were asked for");
-        let key = DilationKey::new(key);
         // While reconnecting, the reason of the loss is worth more than the word "connecting".
         if matches!(dilation.request.status.borrow().link, LinkStatus::Waiting) {
             dilation.set_link_status(LinkStatus::Connecting);
         }
-        let config = &dilation.request.config;
-        let mut limits = config.connector.clone();
-        // What the multiplexer accepts, the link must let through.
-        limits.handshake.max_frame = frame_length(config.mux.max_data + RECORD_HEADER);
-        let connector = Connector::start(ConnectorConfig {
-            role,
-            key,
-            side: dilation.side.as_str().to_owned(),
-            listen: config.listen,
-            loopback: config.loopback,
-            relays: config.relays.clone(),
-            limits,
-        });
-        match connector {
-            Ok(connector) => dilation.connector = Some(connector),
-            Err(error) => {
-                // The Leader's timer, or the peer's, starts the next generation.
-                tracing::warn!(%error, "could not start to look for a link");
+        if dilation.connector.is_none() {
+            match dilation.make_connector(role, key) {
+                Ok(connector) => dilation.connector = Some(connector),
+                Err(error) => {
+                    // The Leader's timer, or the peer's, starts the next generation, and with it the next attempt.
+                    tracing::warn!(%error, "could not start to look for a link");
+                }
             }
         }
-        tracing::debug!(%generation, "connecting");
-    }
-
-    fn abort_link(&mut self, reason: &str) {
-        let Some(dilation) = &mut self.dilation else { return };
-        if let Some(link) = dilation.link.take() {
-            link.abort();
+        if let Some(connector) = &mut dilation.connector {
+            connector.search();
         }
-        dilation.set_link_status(LinkStatus::Reconnecting { reason: reason.to_owned() });
+        tracing::debug!(%generation, "connecting");
     }
 
     /// The dilation ends; the wormhole stays.
@@ -421,6 +448,8 @@ impl Driver {
 
     fn leave(&mut self) {
         self.phase = Phase::Leaving;
+        self.manager.say_closing();
+        self.perform_actions();
         self.mailbox.close();
     }
 
@@ -464,13 +493,36 @@ impl Driver {
             };
             dilation.request.mux.fail(reason);
             if let Some(link) = dilation.link.take() {
-                link.close(FIN_DEADLINE).await;
+                link.close(dilation.request.config.fin_timeout).await;
             }
             dilation.set_link_status(LinkStatus::Stopped { error: error.map(DilationError::Wormhole) });
         }
         self.publish();
         self.state.send_modify(|state| state.closed = Some(result));
     }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Its runtime may be gone before anything came to an end: who dilates now, or did a moment ago, must be told.
+        let late = {
+            let mut requests = self.shared.requests();
+            requests.ended.get_or_insert(WormholeError::Closed);
+            requests.dilate.take()
+        };
+        if let Some(request) = late {
+            request.mux.fail(EndReason::closed("the wormhole's task is gone"));
+        }
+    }
+}
+
+/// What happens to the machine. The first change is told at once; one that follows at its heels waits a little, so that
+/// an interface that flaps does not make us begin anew all the time.
+async fn disturbance(monitor: &mut Monitor, last: Option<Instant>) -> Disturbance {
+    if let Some(last) = last {
+        tokio::time::sleep_until((last + DISTURBANCES_APART).into()).await;
+    }
+    monitor.next().await
 }
 
 /// The future, or one that never ends.

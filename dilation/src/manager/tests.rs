@@ -40,9 +40,14 @@ impl Bench {
 
     fn connected(please: &[u8]) -> Bench {
         let mut bench = Bench::connecting(please);
-        assert!(bench.manager.handle_selected(bench.now));
+        bench.select();
         assert_eq!(bench.actions(), []);
+        bench.manager.handle_heard();
         bench
+    }
+
+    fn select(&mut self) {
+        assert_eq!(self.manager.handle_selected(self.now), Selection::Use);
     }
 
     fn message(&mut self, bytes: &[u8]) {
@@ -51,7 +56,7 @@ impl Bench {
 
     fn lost_after(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
-        self.manager.handle_link_lost(self.now);
+        self.manager.handle_link_lost(self.now, false);
     }
 
     fn elapse_to_timer(&mut self) -> Duration {
@@ -80,12 +85,12 @@ fn start(role: Role, generation: u64) -> Action {
     for _ in 0..generation {
         number = number.next();
     }
-    Action::StartConnector(role, number)
+    Action::Search(role, number)
 }
 
 #[test]
 fn please_waits_for_both_dilate_and_versions() {
-    let please = || send(&DilationMessage::Please { side: side().as_str().to_owned() });
+    let please = || send(&DilationMessage::Please { side: side().as_str().to_owned(), hears_closing: true });
     let mut bench = Bench::new();
     bench.dilate();
     assert_eq!(bench.actions(), []);
@@ -100,7 +105,7 @@ fn please_waits_for_both_dilate_and_versions() {
     bench.dilate();
     let actions = bench.actions();
     assert_eq!(actions[..3], [please(), Action::RoleChosen(Role::Leader), start(Role::Leader, 0)]);
-    assert!(matches!(actions[3], Action::UseHints(_)), "early messages are replayed in order");
+    assert!(matches!(actions[3], Action::UseHints { .. }), "early messages are replayed in order");
 }
 
 #[test]
@@ -143,7 +148,7 @@ fn a_flood_before_dilate_is_refused() {
 }
 
 #[test]
-fn hints_count_only_while_connecting() {
+fn hints_take_the_place_of_those_of_former_generations() {
     let mut bench = Bench::new();
     bench.dilate();
     bench.manager.handle_versions(&["ged".to_owned()], bench.now);
@@ -152,36 +157,182 @@ fn hints_count_only_while_connecting() {
     assert_eq!(bench.actions(), [], "Wanting: too early");
     bench.message(PLEASE_LOW);
     bench.actions();
+    // Python sends direct hints and its relay in two messages of one generation.
+    for first in [true, false, false] {
+        bench.message(HINTS);
+        assert!(matches!(bench.actions()[..], [Action::UseHints { first: f, .. }] if f == first));
+    }
+    bench.select();
     bench.message(HINTS);
-    assert!(matches!(bench.actions()[..], [Action::UseHints(_)]));
-    assert!(bench.manager.handle_selected(bench.now));
-    bench.message(HINTS);
-    assert_eq!(bench.actions(), [], "Connected: too late");
+    assert!(matches!(bench.actions()[..], [Action::UseHints { first: true, .. }]), "the peer has moved");
     bench.lost_after(100);
+    bench.message(RECONNECTING);
     bench.actions();
     bench.message(HINTS);
-    assert_eq!(bench.actions(), [], "Flushing: stale");
+    assert!(matches!(bench.actions()[..], [Action::UseHints { first: true, .. }]), "a new generation");
 }
 
 #[test]
-fn local_hints_go_out_only_while_connecting() {
-    let mut bench = Bench::connecting(PLEASE_HIGH);
-    bench.manager.handle_local_hints(Vec::new());
-    assert_eq!(bench.actions(), [send(&DilationMessage::Hints(Vec::new()))]);
-    assert!(bench.manager.handle_selected(bench.now));
-    bench.manager.handle_local_hints(Vec::new());
-    assert_eq!(bench.actions(), []);
+fn local_hints_wait_until_the_peer_would_take_them() {
+    let hints = || vec![Hint::Direct(dilated_transit::TcpHint::new("192.0.2.7", 7).unwrap())];
+    let sent = || send(&DilationMessage::Hints(hints()));
+    let mut leader = Bench::connecting(PLEASE_LOW);
+    let mut follower = Bench::connecting(PLEASE_HIGH);
+    for (bench, answer) in [(&mut leader, RECONNECTING), (&mut follower, RECONNECT)] {
+        bench.manager.handle_local_hints(hints());
+        assert_eq!(bench.actions(), [sent()]);
+        bench.select();
+        bench.manager.handle_heard();
+        bench.manager.handle_local_hints(hints());
+        assert_eq!(bench.actions(), [sent()], "our own kind remembers them");
+        bench.lost_after(100);
+        bench.actions();
+        bench.manager.handle_local_hints(Vec::new());
+        bench.manager.handle_local_hints(hints());
+        assert_eq!(bench.actions(), [], "Python would drop them");
+        bench.message(answer);
+        assert_eq!(bench.actions().last(), Some(&sent()), "the latest, after `reconnecting`");
+    }
 }
 
 #[test]
-fn a_leader_that_loses_its_link_asks_and_waits_for_the_answer() {
+fn hints_that_an_early_link_did_not_need_are_told_for_the_next() {
+    for please in [PLEASE_LOW, PLEASE_HIGH] {
+        let mut bench = Bench::connected(please);
+        bench.lost_after(100);
+        bench.manager.handle_local_hints(Vec::new());
+        bench.actions();
+        bench.select();
+        assert_eq!(bench.actions(), [send(&DilationMessage::Hints(Vec::new()))]);
+    }
+}
+
+#[test]
+fn a_leader_that_loses_its_link_asks_and_searches_at_once() {
     let mut bench = Bench::connected(PLEASE_LOW);
     bench.lost_after(100);
+    assert_eq!(bench.actions(), [send(&DilationMessage::Reconnect), start(Role::Leader, 1)]);
+    bench.message(RECONNECTING);
+    assert_eq!(bench.actions(), [], "the search goes on");
+    bench.select();
+}
+
+#[test]
+fn a_leader_links_early_only_with_a_follower_that_had_the_last_link() {
+    let mut bench = Bench::connecting(PLEASE_LOW);
+    bench.select();
+    // Whether the Follower heard of the choice is not known.
+    bench.lost_after(100);
     assert_eq!(bench.actions(), [send(&DilationMessage::Reconnect)]);
-    assert!(!bench.manager.handle_selected(bench.now), "a link of the old generation comes too late");
+    assert_eq!(bench.manager.handle_selected(bench.now), Selection::Refuse);
     bench.message(RECONNECTING);
     assert_eq!(bench.actions(), [start(Role::Leader, 1)]);
-    assert!(bench.manager.handle_selected(bench.now));
+    bench.select();
+    bench.manager.handle_heard();
+    bench.lost_after(100);
+    assert_eq!(bench.actions(), [send(&DilationMessage::Reconnect), start(Role::Leader, 2)]);
+    bench.select();
+    // The early link is lost, unheard, before the first `reconnect` was answered: two answers are owed.
+    bench.lost_after(100);
+    assert_eq!(bench.actions(), [send(&DilationMessage::Reconnect)]);
+    bench.message(RECONNECTING);
+    assert_eq!(bench.actions(), []);
+    assert_eq!(bench.manager.handle_selected(bench.now), Selection::Refuse);
+    bench.message(RECONNECTING);
+    assert_eq!(bench.actions(), [start(Role::Leader, 3)]);
+}
+
+#[test]
+fn a_follower_answers_but_does_not_obey_what_an_early_link_has_outdated() {
+    let mut bench = Bench::connected(PLEASE_HIGH);
+    for _ in 0..2 {
+        bench.lost_after(100);
+        bench.actions();
+        bench.select();
+    }
+    for _ in 0..2 {
+        bench.message(RECONNECT);
+        assert_eq!(bench.actions(), [send(&DilationMessage::Reconnecting)]);
+    }
+    assert_eq!(bench.manager.generation().get(), 2);
+    bench.message(RECONNECT);
+    assert_eq!(bench.actions()[..2], [Action::AbortLink, send(&DilationMessage::Reconnecting)]);
+    assert_eq!(bench.manager.generation().get(), 3);
+}
+
+#[test]
+fn a_link_that_the_peer_brings_replaces_the_one_in_use() {
+    let mut follower = Bench::connected(PLEASE_HIGH);
+    assert_eq!(follower.manager.handle_selected(follower.now), Selection::Replace, "the Leader's choice");
+
+    let mut leader = Bench::connecting(PLEASE_LOW);
+    leader.select();
+    leader.now += Duration::from_secs(3);
+    assert_eq!(leader.manager.handle_selected(leader.now), Selection::Refuse, "not heard yet");
+    leader.manager.handle_heard();
+    assert_eq!(leader.manager.handle_selected(leader.now), Selection::Replace, "the Follower looks for one");
+    leader.manager.handle_link_lost(leader.now, true);
+    leader.select();
+    leader.manager.handle_heard();
+    assert_eq!(leader.manager.handle_selected(leader.now), Selection::Refuse, "may have lost the race");
+}
+
+#[test]
+fn a_leader_without_mailbox_tries_the_addresses_that_it_knows() {
+    let mut bench = Bench::connecting(PLEASE_LOW);
+    bench.manager.handle_mailbox(false);
+    for _ in 0..3 {
+        assert_eq!(bench.elapse_to_timer().as_secs(), 60);
+        assert_eq!(bench.actions(), [start(Role::Leader, 0)]);
+    }
+    bench.manager.handle_mailbox(true);
+    bench.elapse_to_timer();
+    assert_eq!(bench.actions(), [Action::Rest, send(&DilationMessage::Reconnect)]);
+}
+
+#[test]
+fn a_close_is_said_only_to_a_peer_that_hears_it() {
+    let mut bench = Bench::connected(PLEASE_LOW);
+    bench.manager.say_closing();
+    assert_eq!(bench.actions(), [], "Python would log an error");
+    let mut hears: serde_json::Value = serde_json::from_slice(PLEASE_LOW).unwrap();
+    hears["hears-closing"] = true.into();
+    let mut bench = Bench::connected(hears.to_string().as_bytes());
+    bench.manager.say_closing();
+    assert_eq!(bench.actions(), [send(&DilationMessage::Closing)]);
+}
+
+#[test]
+fn a_peer_that_closed_is_not_looked_for() {
+    let closed = || vec![Action::Rest, Action::Failed(DilationError::PeerClosed)];
+    let mut bench = Bench::connecting(PLEASE_LOW);
+    bench.message(&DilationMessage::Closing.encode());
+    assert_eq!(bench.actions(), closed());
+
+    let mut bench = Bench::connected(PLEASE_HIGH);
+    bench.message(&DilationMessage::Closing.encode());
+    assert_eq!(bench.actions(), [], "what it wrote may still come");
+    bench.lost_after(1);
+    assert_eq!(bench.actions(), [Action::Failed(DilationError::PeerClosed)]);
+}
+
+#[test]
+fn a_follower_that_finds_no_link_tells_its_hints_again() {
+    let mut bench = Bench::connecting(PLEASE_HIGH);
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        waits.push(bench.elapse_to_timer().as_secs());
+        assert_eq!(bench.actions(), [start(Role::Follower, 0)], "a new search tells the hints");
+    }
+    assert_eq!(waits, [60, 120, 240, 480, 600, 600]);
+}
+
+#[test]
+fn a_change_of_network_gives_the_search_its_full_time_again() {
+    let mut bench = Bench::connecting(PLEASE_LOW);
+    bench.now += Duration::from_secs(59);
+    bench.manager.handle_network_change(bench.now);
+    assert_eq!(bench.elapse_to_timer().as_secs(), 60);
 }
 
 #[test]
@@ -198,7 +349,10 @@ fn a_leader_ignores_what_only_a_follower_may_hear() {
     bench.message(RECONNECT);
     assert_eq!(bench.actions(), []);
     bench.message(RECONNECTING);
-    assert_eq!(bench.actions(), [start(Role::Leader, 1)], "and goes on as if nothing had been");
+    assert!(
+        matches!(bench.manager.state(), State::Connecting { role: Role::Leader }),
+        "as if nothing had been"
+    );
 }
 
 #[test]
@@ -207,12 +361,12 @@ fn a_leader_starts_over_when_connecting_takes_too_long_and_waits_longer_each_tim
     let mut waits = Vec::new();
     for generation in 1..=6 {
         waits.push(bench.elapse_to_timer().as_secs());
-        assert_eq!(bench.actions(), [Action::StopConnector, send(&DilationMessage::Reconnect)]);
+        assert_eq!(bench.actions(), [Action::Rest, send(&DilationMessage::Reconnect)]);
         bench.message(RECONNECTING);
         assert_eq!(bench.actions(), [start(Role::Leader, generation)]);
     }
     assert_eq!(waits, [60, 120, 240, 480, 600, 600]);
-    assert!(bench.manager.handle_selected(bench.now));
+    bench.select();
     assert_eq!(bench.manager.poll_timeout(), None);
 }
 
@@ -226,27 +380,49 @@ fn links_that_die_young_slow_the_leader_down() {
             assert_eq!(bench.actions(), []);
             pauses.push(bench.elapse_to_timer().as_millis());
         }
-        assert_eq!(bench.actions(), [send(&DilationMessage::Reconnect)]);
+        assert_eq!(bench.actions()[0], send(&DilationMessage::Reconnect));
         bench.message(RECONNECTING);
         bench.actions();
-        assert!(bench.manager.handle_selected(bench.now));
+        bench.select();
+        bench.manager.handle_heard();
     }
     assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
     bench.lost_after(100);
-    assert_eq!(bench.actions(), [send(&DilationMessage::Reconnect)], "one that lived resets the pause");
+    assert_eq!(bench.actions()[0], send(&DilationMessage::Reconnect), "one that lived resets the pause");
+
+    let mut bench = Bench::connected(PLEASE_LOW);
+    for n in 0..12 {
+        bench.manager.handle_link_lost(bench.now, true);
+        if n >= 2 {
+            assert_eq!(
+                bench.elapse_to_timer().as_millis(),
+                250,
+                "links that bring something do not make it grow"
+            );
+        }
+        bench.message(RECONNECTING);
+        bench.actions();
+        bench.select();
+        bench.manager.handle_heard();
+    }
 }
 
 #[test]
 fn a_follower_never_asks() {
     let mut bench = Bench::connected(PLEASE_HIGH);
     bench.lost_after(100);
-    assert_eq!(bench.actions(), []);
+    assert_eq!(bench.actions(), [start(Role::Follower, 1)]);
     assert_eq!(bench.manager.poll_timeout(), None);
     bench.message(RECONNECTING);
-    bench.message(HINTS);
     assert_eq!(bench.actions(), []);
     bench.message(RECONNECT);
-    assert_eq!(bench.actions(), [send(&DilationMessage::Reconnecting), start(Role::Follower, 1)]);
+    assert_eq!(bench.actions(), [send(&DilationMessage::Reconnecting)], "the search goes on");
+    bench.message(RECONNECT);
+    assert_eq!(
+        bench.actions(),
+        [send(&DilationMessage::Reconnecting), start(Role::Follower, 2)],
+        "begins anew"
+    );
 }
 
 #[test]
@@ -258,10 +434,7 @@ fn a_follower_obeys_reconnect_while_connected_and_while_connecting() {
         [Action::AbortLink, send(&DilationMessage::Reconnecting), start(Role::Follower, 1)]
     );
     bench.message(RECONNECT);
-    assert_eq!(
-        bench.actions(),
-        [Action::StopConnector, send(&DilationMessage::Reconnecting), start(Role::Follower, 2)]
-    );
+    assert_eq!(bench.actions(), [send(&DilationMessage::Reconnecting), start(Role::Follower, 2)]);
     assert_eq!(bench.manager.generation().get(), 2);
 }
 
@@ -283,16 +456,19 @@ fn stop_ends_every_state_and_silences_it() {
         pausing,
     ] {
         bench.actions();
-        let connecting = matches!(bench.manager.state(), State::Connecting { .. });
+        let searching = matches!(
+            bench.manager.state(),
+            State::Connecting { .. } | State::Flushing { early: true } | State::Lonely
+        );
         bench.manager.stop();
-        assert_eq!(bench.actions(), if connecting { vec![Action::StopConnector] } else { vec![] });
+        assert_eq!(bench.actions(), if searching { vec![Action::Rest] } else { vec![] });
         bench.message(PLEASE_LOW);
         bench.message(RECONNECT);
         bench.message(RECONNECTING);
         bench.dilate();
         bench.manager.handle_versions(&["ged".to_owned()], bench.now);
         bench.lost_after(1);
-        assert!(!bench.manager.handle_selected(bench.now));
+        assert_eq!(bench.manager.handle_selected(bench.now), Selection::Refuse);
         assert_eq!(bench.actions(), []);
         assert_eq!(bench.manager.poll_timeout(), None);
         assert_eq!(bench.manager.state(), &State::Stopped(None));

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use super::Multiplexer;
 use crate::{
     id::Parity,
-    mux::{EndReason, RecordError},
+    mux::{EndReason, Progress, RecordError},
     record::{PingId, Record},
 };
 
@@ -80,6 +80,11 @@ impl Multiplexer {
             inner.park(cx, |inner| &mut inner.driver.read_allowed);
             Poll::Pending
         })
+    }
+
+    /// How far the records have come on the current link; see [`Mux::progress`](crate::mux::Mux::progress).
+    pub fn progress(&self) -> Progress {
+        self.shared.with(|inner| inner.mux.progress())
     }
 
     /// Asks for the last ACK once more; see [`Mux::nudge`](crate::mux::Mux::nudge). Poll

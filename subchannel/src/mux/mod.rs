@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use slab::Slab;
 
+pub use self::outbox::Progress;
 pub use self::{
     config::{MuxConfig, RECORD_OVERHEAD, Usage},
     error::{
@@ -188,6 +189,11 @@ impl Mux {
     /// owes for what arrives together with the KCM, and if nothing follows, waiting for them would be in vain.
     pub fn nudge(&mut self) {
         self.outbox.nudge();
+    }
+
+    /// How far the records have come on the current link, for measuring its round trip.
+    pub fn progress(&self) -> Progress {
+        self.outbox.progress()
     }
 
     /// The link is lost. Records that still come from it are ignored; the peer sends them again.

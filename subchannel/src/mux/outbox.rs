@@ -43,6 +43,22 @@ pub(super) struct Sent {
     pub(super) payload: Payload,
 }
 
+/// How far the records of this side have come on the current link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The number of the next record that goes onto the link.
+    pub sent: u64,
+    /// The number of the first record that the peer has not acknowledged.
+    pub acknowledged: u64,
+}
+
+impl Progress {
+    /// Whether the link carries something that the peer has not acknowledged.
+    pub fn is_in_flight(&self) -> bool {
+        self.sent > self.acknowledged
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Outbox {
     sent: VecDeque<Sent>,
@@ -76,6 +92,11 @@ impl Outbox {
 
     pub(super) fn unacknowledged(&self) -> usize {
         self.sent.len()
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        let acknowledged = self.first_seq();
+        Progress { sent: acknowledged + self.cursor as u64, acknowledged }
     }
 
     /// Room for stream bytes in a new chunk; closes the gate if there is none.
