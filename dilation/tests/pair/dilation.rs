@@ -390,7 +390,7 @@ async fn a_reader_that_stands_still_for_long_does_not_cost_the_link() {
     let (a, b) = servers.pair().await;
     let impatient = |role| {
         let mut config = servers.config(role);
-        config.ping_interval = std::time::Duration::from_millis(100);
+        config.liveness.ping_interval = std::time::Duration::from_millis(100);
         config.mux.receive_limit = 1 << 20;
         config
     };
@@ -419,4 +419,27 @@ async fn a_reader_that_stands_still_for_long_does_not_cost_the_link() {
     assert!(soon("all of it", read_all(incoming)).await == data);
     soon("the writer", writer).await.expect("no panic");
     assert_eq!((leader.status().generation.get(), follower.status().generation.get()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_peer_is_told_of_a_close_and_waits_no_more() {
+    for leader_closes in [true, false] {
+        let servers = Servers::start().await;
+        let (a, leader, b, follower) = servers.dilated().await;
+        let (closes, from, stays, to) =
+            if leader_closes { (a, leader, b, follower) } else { (b, follower, a, leader) };
+        let mut listener = to.listener_for("last words").expect("free");
+        let mut out =
+            soon("an open", from.connector_for("last words").expect("a name").connect()).await.expect("open");
+        out.write_all(&pattern(1_000_000)).await.expect("written");
+        let mut incoming = soon("an incoming one", listener.accept()).await.expect("open");
+        assert_eq!(soon("close", closes.close()).await, Ok(()));
+        let mut read = vec![0; 1_000_000];
+        soon("what was written", incoming.read_exact(&mut read)).await.expect("delivered");
+        assert!(read == pattern(1_000_000));
+        let error = soon("the end", incoming.read(&mut read)).await.expect_err("no clean end was sent");
+        assert!(error.to_string().contains("the other side closed its wormhole"), "{error}");
+        assert_eq!(to.status().link, LinkStatus::Stopped { error: Some(DilationError::PeerClosed) });
+        assert_eq!(soon("close", stays.close()).await, Ok(()));
+    }
 }
