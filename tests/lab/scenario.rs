@@ -1,32 +1,152 @@
-//! Two of our peers with a running transfer, to which something happens.
+//! Two peers with a running transfer, to which something happens.
 
 use std::io::Write as _;
+use std::net::SocketAddrV4;
 
 use dilated_tests::{
-    lab::{Host, Lab, LabPeer, PeerConfig},
+    lab::{Host, Implementation, Lab, LabPeer, PeerConfig},
     process::JsonProcess,
+    python::{Python, skipped},
 };
 
-/// Bytes of the transfer, from A to B.
-const LENGTH: u64 = 32 * 1024 * 1024;
-/// The event happens when so many have arrived…
-const EVENT_AT: u64 = 4 * 1024 * 1024;
-/// …and before more than these were written.
-const HOLD: u64 = 16 * 1024 * 1024;
 const SEED: u64 = 5;
 
-/// Who leads.
+/// Who the peers are. A is ours, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leads {
-    A,
-    B,
+pub(crate) enum Pairing {
+    /// Both are ours.
+    ALeads,
+    /// Both are ours.
+    BLeads,
+    /// B is Python's.
+    PythonFollows,
+    /// B is Python's.
+    PythonLeads,
 }
 
-/// How the peers meet.
+impl Pairing {
+    pub(crate) fn with_python(self) -> bool {
+        matches!(self, Pairing::PythonFollows | Pairing::PythonLeads)
+    }
+
+    fn config(self, host: Host) -> PeerConfig {
+        let a_leads = matches!(self, Pairing::ALeads | Pairing::PythonFollows);
+        let leads = (host == Host::A) == a_leads;
+        if host == Host::B && self.with_python() { PeerConfig::python(leads) } else { PeerConfig::new(leads) }
+    }
+}
+
+/// How the peers may meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meeting {
     Direct,
     Relay,
+    /// Directly, or at the relay when that is impossible.
+    Either,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transfer {
+    /// Who sends.
+    pub(crate) from: Host,
+    /// Bytes.
+    pub(crate) length: u64,
+    /// The event happens when so many have arrived…
+    pub(crate) event_at: u64,
+    /// …and before more than these were written.
+    pub(crate) hold: u64,
+}
+
+/// What a scenario is to be built from.
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    pub(crate) pairing: Pairing,
+    pub(crate) meeting: Meeting,
+    pub(crate) transfer: Transfer,
+    /// Changes what the peers are started with.
+    pub(crate) adjust: fn(&mut PeerConfig),
+}
+
+impl Plan {
+    /// A long transfer over a direct link, from A to B.
+    pub(crate) fn new(name: &str, pairing: Pairing) -> Self {
+        let mib = 1024 * 1024;
+        let transfer = Transfer { from: Host::A, length: 32 * mib, event_at: 4 * mib, hold: 16 * mib };
+        Self { name: name.to_owned(), pairing, meeting: Meeting::Direct, transfer, adjust: |_| {} }
+    }
+
+    /// Python sends where it leads. For losses that TCP tells both ends of. In any other the released Python may wait
+    /// for ever: it closes a link that it gave up only after it has sent out what is queued, reads no more from then
+    /// on, and if the link comes back to life just so far that the queue drains, it does not even notice that.
+    pub(crate) fn python_may_send(mut self) -> Self {
+        if self.pairing == Pairing::PythonLeads {
+            self.transfer.from = Host::B;
+        }
+        self
+    }
+
+    /// A network, where there can be one with these peers.
+    pub(crate) fn lab(&self) -> Option<Lab> {
+        if self.pairing.with_python() && Python::named().is_none() {
+            skipped(&format!("{}: needs the Python packages (.ci/run lab sets them up)", self.name));
+            return None;
+        }
+        Lab::new(env!("CARGO_BIN_EXE_lab_peer"))
+    }
+
+    /// Builds everything and waits until the transfer runs. `None` where there can be no lab.
+    pub(crate) async fn start(self) -> Option<Scenario> {
+        let lab = self.lab()?;
+        Some(self.start_in(lab).await)
+    }
+
+    /// The same in this network.
+    pub(crate) async fn start_in(self, lab: Lab) -> Scenario {
+        let mailbox = lab.mailbox(1).await;
+        // Where either way is open, the first link is to be direct; a Leader takes what comes first.
+        let direct_first = self.meeting == Meeting::Either;
+        let mut relay = if direct_first { None } else { Some(lab.relay().await) };
+        let config = |host| {
+            let mut config = self.pairing.config(host);
+            config.listen = self.meeting != Meeting::Relay;
+            config.relay = self.meeting != Meeting::Direct;
+            (self.adjust)(&mut config);
+            config
+        };
+        let mut a = lab.peer(Host::A, &config(Host::A)).await;
+        let mut b = lab.peer(Host::B, &config(Host::B)).await;
+        let code = a.allocate_code().await;
+        b.set_code(&code).await;
+        for (host, peer) in [(Host::A, &mut a), (Host::B, &mut b)] {
+            if host == self.transfer.from {
+                peer.dilate().await;
+            } else {
+                peer.dilate_and_receive(SEED, self.transfer.event_at).await;
+            }
+        }
+        a.connected().await;
+        b.connected().await;
+        a.mailbox(true).await;
+        b.mailbox(true).await;
+        if direct_first {
+            relay = Some(lab.relay().await);
+        }
+        let mut scenario = Scenario {
+            name: format!("{}, {:?}", self.name, self.pairing),
+            pairing: self.pairing,
+            transfer: self.transfer,
+            lab,
+            a,
+            b,
+            mailbox: Some(mailbox),
+            relay,
+        };
+        let Transfer { length, hold, .. } = self.transfer;
+        scenario.sender().send_stream(SEED, length, hold).await;
+        scenario.receiver().progress().await;
+        scenario
+    }
 }
 
 /// A lab in which a transfer runs.
@@ -38,87 +158,146 @@ pub(crate) struct Scenario {
     pub(crate) mailbox: Option<JsonProcess>,
     /// `None` while it is dead.
     pub(crate) relay: Option<JsonProcess>,
-    /// How A reached B.
-    pub(crate) path: String,
+    pub(crate) pairing: Pairing,
+    pub(crate) transfer: Transfer,
     name: String,
 }
 
 impl Scenario {
-    /// Builds everything and waits until the transfer runs. `None` where there can be no lab.
-    pub(crate) async fn new(name: &str, leads: Leads, meeting: Meeting) -> Option<Scenario> {
-        let lab = Lab::new(env!("CARGO_BIN_EXE_lab_peer"))?;
-        let (mailbox, relay) = (lab.mailbox().await, lab.relay().await);
-        let config = |leader| PeerConfig { direct: meeting == Meeting::Direct, ..PeerConfig::new(leader) };
-        let mut a = lab.peer(Host::A, &config(leads == Leads::A)).await;
-        let mut b = lab.peer(Host::B, &config(leads == Leads::B)).await;
-        let code = a.allocate_code().await;
-        b.set_code(&code).await;
-        a.dilate().await;
-        b.dilate_and_receive(SEED, EVENT_AT).await;
-        let ((path, _), _) = (a.connected().await, b.connected().await);
-        a.mailbox(true).await;
-        b.mailbox(true).await;
-        a.send_stream(SEED, LENGTH, HOLD).await;
-        b.progress().await;
-        let name = format!("{name}, {leads:?} leads");
-        Some(Scenario { lab, a, b, mailbox: Some(mailbox), relay: Some(relay), path, name })
+    pub(crate) fn sender(&mut self) -> &mut LabPeer {
+        if self.transfer.from == Host::A { &mut self.a } else { &mut self.b }
+    }
+
+    pub(crate) fn receiver(&mut self) -> &mut LabPeer {
+        if self.transfer.from == Host::A { &mut self.b } else { &mut self.a }
+    }
+
+    /// How A reached B, the last time that it did.
+    pub(crate) fn path(&mut self) -> String {
+        self.a.latest_link().path
     }
 
     /// Resets the connection of the link, and no other.
-    pub(crate) fn reset_link(&self) {
-        let port = self.path.rsplit(':').next().and_then(|port| port.parse().ok());
-        self.lab.reset(Host::A, port.unwrap_or_else(|| panic!("no port in {}", self.path)));
+    pub(crate) fn reset_link(&mut self) {
+        let path = self.path();
+        let far = path.rsplit_once("tcp:").and_then(|(_, far)| far.parse::<SocketAddrV4>().ok());
+        self.lab.reset(Host::A, far.unwrap_or_else(|| panic!("no address in {path}")));
+    }
+
+    /// Kills the mailbox server, and waits until both sides know.
+    pub(crate) async fn kill_mailbox(&mut self) {
+        self.mailbox.take().expect("it runs").kill().await;
+        self.a.mailbox(false).await;
+        self.b.mailbox(false).await;
     }
 
     /// Waits until both sides have a new link.
     pub(crate) async fn relinked(&mut self) {
         let (a, b) = (self.a.connected().await, self.b.connected().await);
-        assert!(a.1 > 0 && b.1 > 0, "a new generation: {a:?} {b:?}");
+        assert!(a.number > 0 && b.number > 0, "a new link: {a:?} {b:?}");
     }
 
-    /// Lets the rest of the transfer go, sees it arrive to the last byte, and closes both sides.
-    pub(crate) async fn finish(mut self) {
-        self.a.release().await;
-        self.a.sent().await;
-        assert_eq!(self.b.received().await, LENGTH);
+    /// Lets the rest of the transfer go, and sees it arrive to the last byte.
+    pub(crate) async fn complete(&mut self) {
+        self.sender().release().await;
+        self.sender().sent().await;
+        let received = self.receiver().received().await;
+        assert_eq!(received, self.transfer.length);
         self.report();
+    }
+
+    /// Completes the transfer over the link that both sides had from the beginning.
+    pub(crate) async fn complete_on_the_first_link(&mut self) {
+        self.complete().await;
+        let (a, b) = (self.a.link_number().await, self.b.link_number().await);
+        assert_eq!((a, b), (0, 0), "the link was given up: {:#?} {:#?}", self.a.story(), self.b.story());
+    }
+
+    /// Completes the transfer if it is not, and closes both sides.
+    pub(crate) async fn finish(mut self) {
+        self.complete().await;
+        self.close().await;
+    }
+
+    /// Closes both sides, after the transfer.
+    pub(crate) async fn close(mut self) {
+        if self.mailbox.is_none() && self.pairing.with_python() {
+            // Python closes only when the server has said that it did.
+            self.mailbox = Some(self.lab.mailbox(1).await);
+        }
         self.a.close().await;
         self.b.close().await;
-        assert_eq!(self.a.closed().await, "happy");
-        assert_eq!(self.b.closed().await, "happy");
+        for mut peer in [self.a, self.b] {
+            assert_eq!(peer.closed().await, "happy", "{:?}", peer.implementation());
+            peer.finish().await;
+        }
     }
 
-    /// What was seen, for people who read the output of the test. `println!` would be captured.
+    /// What was seen, for people who read the output of the test.
     fn report(&mut self) {
-        let mut text = format!("{}: met {}\n", self.name, self.path);
-        for (host, story) in [("A", self.a.story()), ("B", self.b.story())] {
-            for event in story.iter().filter(|event| event["state"] != "connecting") {
-                let what = event["reason"].as_str().or(event["path"].as_str()).unwrap_or_default();
-                let state = event["state"].as_str().unwrap_or_default();
-                let (ms, generation) = (&event["ms"], &event["generation"]);
-                text.push_str(&format!("    {host} {ms} ms: {state} (generation {generation}) {what}\n"));
+        let path = self.path();
+        let mut text = format!("{}: met {path}", self.name);
+        for (host, peer) in [("A", &mut self.a), ("B", &mut self.b)] {
+            let python = if peer.implementation() == Implementation::Python { " (Python)" } else { "" };
+            for line in peer.story() {
+                text.push_str(&format!("\n    {host}{python} {line}"));
             }
         }
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        say(&text);
     }
 }
 
-/// A test in both roles.
-macro_rules! both_roles {
-    ($($name:ident => $scenario:ident;)*) => {$(
+/// `println!` would be captured by the test harness and never seen.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Tests with every pairing.
+macro_rules! scenarios {
+    ($($name:ident => $scenario:expr;)*) => {$(
         mod $name {
-            use crate::scenario::Leads;
+            use crate::scenario::Pairing;
 
             #[tokio::test(flavor = "multi_thread")]
             async fn a_leads() {
-                super::$scenario(Leads::A).await;
+                ($scenario)(Pairing::ALeads).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]
             async fn b_leads() {
-                super::$scenario(Leads::B).await;
+                ($scenario)(Pairing::BLeads).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn python_follows() {
+                ($scenario)(Pairing::PythonFollows).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn python_leads() {
+                ($scenario)(Pairing::PythonLeads).await;
             }
         }
     )*};
 }
-pub(crate) use both_roles;
+pub(crate) use scenarios;
+
+/// Tests of what only our own peers can do.
+macro_rules! scenarios_of_ours {
+    ($($name:ident => $scenario:expr;)*) => {$(
+        mod $name {
+            use crate::scenario::Pairing;
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn a_leads() {
+                ($scenario)(Pairing::ALeads).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn b_leads() {
+                ($scenario)(Pairing::BLeads).await;
+            }
+        }
+    )*};
+}
+pub(crate) use scenarios_of_ours;

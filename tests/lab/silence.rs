@@ -1,21 +1,37 @@
-//! Both peers sleep.
+//! Peers sleep.
 
 use std::time::Duration;
 
-use crate::scenario::{Leads, Meeting, Scenario, both_roles};
+use dilated_tests::lab::{Host, LabPeer};
 
-/// Both processes stand still for longer than their pings wait.
-async fn both_sleep(leads: Leads) {
-    let Some(scenario) = Scenario::new("both sleep for 4 s", leads, Meeting::Direct).await else { return };
-    scenario.a.freeze();
-    scenario.b.freeze();
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    scenario.a.thaw();
-    scenario.b.thaw();
+use crate::scenario::{Pairing, Plan, scenarios};
+
+/// Processes stand still for longer than any of their timers, of which the longest is the search's 5 s.
+async fn sleep_of(pairing: Pairing, hosts: &[Host]) {
+    let plan = Plan::new(&format!("{hosts:?} sleep for 7 s"), pairing);
+    let Some(scenario) = plan.start().await else { return };
+    let peers = |host: &Host| if *host == Host::A { &scenario.a } else { &scenario.b };
+    hosts.iter().map(peers).for_each(LabPeer::freeze);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    hosts.iter().map(peers).for_each(LabPeer::thaw);
     // Whether the old link lives on or a new one is made is theirs to decide.
     scenario.finish().await;
 }
 
-both_roles! {
-    both_peers_sleep => both_sleep;
+async fn both(pairing: Pairing) {
+    sleep_of(pairing, &[Host::A, Host::B]).await;
+}
+
+async fn ours(pairing: Pairing) {
+    sleep_of(pairing, &[Host::A]).await;
+}
+
+async fn theirs(pairing: Pairing) {
+    sleep_of(pairing, &[Host::B]).await;
+}
+
+scenarios! {
+    both_peers_sleep => super::both;
+    our_peer_sleeps => super::ours;
+    their_peer_sleeps => super::theirs;
 }

@@ -20,6 +20,7 @@ from twisted.protocols.basic import LineOnlyReceiver  # noqa: E402
 from wormhole import wormhole  # noqa: E402
 from wormhole._dilation import manager as dilation_manager  # noqa: E402
 from wormhole._dilation.roles import LEADER  # noqa: E402
+from wormhole._status import Connected as MailboxConnected  # noqa: E402
 from zope.interface import implementer  # noqa: E402
 
 from data import data  # noqa: E402
@@ -27,11 +28,16 @@ from data import data  # noqa: E402
 
 @implementer(IPushProducer)
 class Pump:
-    """Writes `size` bytes of `data(seed)` in writes of `chunk`, one write a reactor turn, and stops when told
-    to: a well-behaved producer, so that memory stays flat however large the transfer."""
+    """Writes `size` bytes of `data(seed)` in writes of `chunk`, one write a reactor turn or at `rate` bytes a
+    second, and stops when told to: a well-behaved producer, so that memory stays flat however large the transfer.
+    It also stops at `hold` bytes, until it is released."""
 
-    def __init__(self, channel, size, seed, chunk, done):
-        self.channel, self.size, self.seed, self.chunk, self.done = channel, size, seed, chunk, done
+    def __init__(self, channel, options, done):
+        self.channel, self.done = channel, done
+        self.size, self.seed = options["size"], options.get("seed", 0)
+        self.chunk, self.hold = options.get("chunk", 65536), options.get("hold")
+        rate = options.get("rate")
+        self.interval = self.chunk / rate if rate else 0
         self.offset, self.paused, self.call = 0, False, None
         channel.transport.registerProducer(self, True)
         if not self.paused:
@@ -46,13 +52,20 @@ class Pump:
     def resumeProducing(self):
         self.paused = False
         if self.call is None:
-            self.call = reactor.callLater(0, self.turn)
+            self.call = reactor.callLater(self.interval, self.turn)
+
+    def release(self):
+        self.hold = None
+        if not self.paused:
+            self.resumeProducing()
 
     def stopProducing(self):
         self.pauseProducing()
 
     def turn(self):
         self.call = None
+        if self.hold is not None and self.offset >= self.hold:
+            return
         length = min(self.chunk, self.size - self.offset)
         if length > 0:
             piece = data(self.seed, self.offset, length)
@@ -121,7 +134,7 @@ class Channel(Protocol):
                 self.closing = False
                 self.close()
 
-        self.pump = Pump(self, options["size"], options.get("seed", 0), options.get("chunk", 65536), done)
+        self.pump = Pump(self, options, done)
 
     def close(self):
         if self.closing or self.gone:
@@ -201,6 +214,8 @@ class Peer(LineOnlyReceiver):
         self.accepted = 0
         self.wormhole = self.dilated = self.manager = None
         self.links = 0
+        self.start = reactor.seconds()
+        self.mailbox = None
 
     # Events
 
@@ -208,6 +223,15 @@ class Peer(LineOnlyReceiver):
         line = json.dumps({"event": event, **fields}) + "\n"
         if self.transport is not None:
             self.transport.write(line.encode())
+
+    def milliseconds(self):
+        return int((reactor.seconds() - self.start) * 1000)
+
+    def status_changed(self, status):
+        connected = isinstance(status.mailbox_connection, MailboxConnected)
+        if connected != self.mailbox:
+            self.mailbox = connected
+            self.emit("mailbox", connected=connected)
 
     def error(self, failure, command=None):
         self.emit("error", kind=failure.type.__name__, message=failure.getErrorMessage(), command=command)
@@ -234,6 +258,7 @@ class Peer(LineOnlyReceiver):
             versions=json.loads(args.versions),
             dilation=True,
             stderr=sys.stderr,
+            on_status_update=self.status_changed,
         )
         w = self.wormhole
         self.watch(w.get_welcome(), "welcome", lambda welcome: {"welcome": welcome})
@@ -300,11 +325,17 @@ class Peer(LineOnlyReceiver):
 
         def connection_made(connection):
             self.links += 1
-            self.emit("connected", link=self.links, role=self.role(), path=connection._description)
+            self.emit(
+                "connected",
+                link=self.links,
+                role=self.role(),
+                path=connection._description,
+                ms=self.milliseconds(),
+            )
             made(connection)
 
         def connection_lost():
-            self.emit("lost", link=self.links)
+            self.emit("lost", link=self.links, ms=self.milliseconds())
             lost()
 
         self.manager.connector_connection_made = connection_made
@@ -345,6 +376,11 @@ class Peer(LineOnlyReceiver):
                 channel.write(data(command.get("seed", 0) + number, 0, size))
         else:
             channel.start_pump(command, then="keep")
+
+    def do_release(self, command):
+        pump = self.channels[command["id"]].pump
+        if pump is not None:
+            pump.release()
 
     def do_close(self, command):
         self.channels[command["id"]].close()
@@ -407,7 +443,9 @@ class Peer(LineOnlyReceiver):
         def failed(failure):
             self.emit("wormhole-closed", result=failure.type.__name__, message=failure.getErrorMessage())
 
-        self.wormhole.close().addCallbacks(closed, failed)
+        d = self.wormhole.close()
+        self.emit("wormhole-closing")
+        d.addCallbacks(closed, failed)
 
     def do_exit(self, command):
         self.transport.loseConnection()

@@ -9,7 +9,7 @@ use dilated_subchannel::{
     mux::{Mux, StreamKey},
     record::Name,
 };
-use rand::{Rng, RngExt, rngs::StdRng};
+use rand::{RngExt, rngs::StdRng};
 
 /// Subchannels that each side opens.
 const OPENS: usize = 3;
@@ -180,9 +180,4 @@ impl App {
     pub(crate) fn sent(&self) -> u64 {
         self.lengths.iter().sum()
     }
-}
-
-/// A coin with a probability given in percent.
-pub(crate) fn percent(rng: &mut impl Rng, chance: u32) -> bool {
-    rng.random_range(0..100) < chance
 }

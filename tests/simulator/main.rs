@@ -1,16 +1,31 @@
-//! The cores of both sides on a virtual network: managers, multiplexers, handshakes and pipes, with every byte of every
-//! link under control. Links are cut at every record boundary of a fixed conversation, and anywhere in random ones.
+//! The cores of both sides on a virtual network with a virtual clock: managers, races, handshakes, pipes, multiplexers
+//! and liveness are those of the product, and every byte between them is under control. Links are cut at every record
+//! boundary of a fixed conversation, and anywhere in random ones; schedules of random disturbances move, silence, reset
+//! and put to sleep whatever there is.
 //!
-//! The number of random runs is `DILATED_SIM_RUNS` (default 300). A failure prints its seed; `DILATED_SIM_SEED=n` runs
-//! that one alone.
+//! The number of random runs is `DILATED_SIM_RUNS` (default 300). A failure prints its seed and its last events;
+//! `DILATED_SIM_SEED=n` runs that one alone, with `DILATED_SIM_TRACE=n` the last n
+//! events are printed in any case.
 
 mod app;
+mod connector;
+mod link;
+mod network;
+mod post;
+mod python;
+mod queue;
+mod relay;
+mod schedule;
 mod side;
+mod trace;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    time::Duration,
+};
 
-use world::{Plan, World};
+use world::{Cast, Plan, Summary, World};
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
@@ -24,27 +39,34 @@ fn report(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-fn run(seed: u64, plan: Plan) -> world::Summary {
-    match catch_unwind(AssertUnwindSafe(|| World::new(seed, plan).run())) {
+fn run(seed: u64, plan: Plan) -> Summary {
+    let wanted = number("DILATED_SIM_TRACE").is_some();
+    match catch_unwind(AssertUnwindSafe(|| World::new(seed, plan, wanted).run())) {
         Ok(summary) => summary,
-        Err(panic) => {
+        Err(panic) if wanted => resume_unwind(panic),
+        Err(_) => {
             report(&format!(
                 "the simulation failed: seed {seed}, {plan:?}; repeat with DILATED_SIM_SEED={seed}"
             ));
-            std::panic::resume_unwind(panic);
+            // Once more, in words.
+            World::new(seed, plan, true).run();
+            panic!("the same seed did not fail the second time");
         }
+    }
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    match number("DILATED_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("DILATED_SIM_RUNS").unwrap_or(300),
     }
 }
 
 #[test]
 fn random_cuts_lose_double_and_reorder_nothing() {
-    let seeds = match number("DILATED_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("DILATED_SIM_RUNS").unwrap_or(300),
-    };
     let (mut runs, mut cuts, mut bytes) = (0, 0, 0);
-    for seed in seeds {
-        let summary = run(seed, Plan::Random);
+    for seed in seeds() {
+        let summary = run(seed, Plan::Cuts);
         runs += 1;
         cuts += summary.cuts;
         bytes += summary.bytes;
@@ -70,5 +92,57 @@ fn a_cut_at_every_record_boundary_loses_nothing() {
 
 #[test]
 fn a_run_is_the_same_every_time() {
-    assert_eq!(run(77, Plan::Random), run(77, Plan::Random));
+    for plan in [Plan::Cuts, Plan::Disturbances(Cast::Ours), Plan::Disturbances(Cast::PythonLeads)] {
+        assert_eq!(run(77, plan), run(77, plan));
+    }
+}
+
+/// Random schedules, and what they came to.
+fn disturb(cast: Cast) {
+    let mut converged: Vec<(Duration, u64)> = Vec::new();
+    let mut all = Summary::default();
+    for seed in seeds() {
+        let summary = run(seed, Plan::Disturbances(cast));
+        converged.push((summary.converged, seed));
+        all.links += summary.links;
+        all.bytes += summary.bytes;
+        all.events += summary.events;
+        all.outages += summary.outages;
+        all.without_link += summary.without_link;
+        all.early += summary.early;
+        all.refused += summary.refused;
+        all.replaced += summary.replaced;
+        all.busiest = all.busiest.max(summary.busiest);
+        all.calm_links = all.calm_links.max(summary.calm_links);
+    }
+    converged.sort();
+    let at = |percent: usize| converged[(converged.len() - 1) * percent / 100].0.as_secs_f32();
+    let Summary { links, early, refused, replaced, bytes, events, busiest, calm_links, outages, .. } = all;
+    let outage = (all.without_link / outages.max(1)).as_secs_f32();
+    report(&format!(
+        "{cast:?}: {} schedules, {links} links ({early} early, {refused} refused, {replaced} replaced), {bytes} bytes, \
+         {outages} outages of {outage:.2} s in the mean, disturbances included; connected {:.1} s (median), {:.1} s (99 %), \
+         {:.1} s (most, seed {}) after the last disturbance, with at most {calm_links} links from then on; {events} events, at most \
+         {busiest} in a second",
+        converged.len(),
+        at(50),
+        at(99),
+        at(100),
+        converged[converged.len() - 1].1,
+    ));
+}
+
+#[test]
+fn two_of_ours_survive_all_disturbances() {
+    disturb(Cast::Ours);
+}
+
+#[test]
+fn we_lead_python_through_all_disturbances() {
+    disturb(Cast::PythonFollows);
+}
+
+#[test]
+fn we_follow_python_through_all_disturbances() {
+    disturb(Cast::PythonLeads);
 }

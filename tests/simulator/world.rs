@@ -1,251 +1,447 @@
-//! The virtual network, and the dice.
+//! The two sides, their network and their time: takes one event after the other, and sees that what must hold holds.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use dilated::{RolePreference, protocol::DilationSide};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::{app::percent, side::Side};
+use crate::{
+    network::{Network, Notice, Place, RELAY},
+    post::{self, Post},
+    queue::{Event, Key},
+    relay::Relay,
+    schedule::{self, Change, Schedule},
+    side::{Side, Wish},
+    trace::name,
+};
 
-/// When links are cut.
+/// What happens in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plan {
-    /// Anywhere, several times.
-    Random,
-    /// Once, when both sides together have opened this many records.
+    /// Links are cut anywhere, several times.
+    Cuts,
+    /// One cut, when both sides together have opened this many records.
     CutAfterRecord(u64),
+    /// A random schedule of disturbances.
+    Disturbances(Cast),
+}
+
+/// Who plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cast {
+    /// Both are ours.
+    Ours,
+    /// We lead a Python Follower.
+    PythonFollows,
+    /// We follow a Python Leader.
+    PythonLeads,
 }
 
 /// What happened in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Summary {
     pub(crate) cuts: u64,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+    /// Links that were taken into service, on both sides.
+    pub(crate) links: u64,
+    /// From the last disturbance until both sides were on one connection for good.
+    pub(crate) converged: Duration,
+    /// Links that were taken into service after the last disturbance.
+    pub(crate) calm_links: u64,
+    /// Times without a common link, and how long they took together.
+    pub(crate) outages: u32,
+    pub(crate) without_link: Duration,
+    /// Events in the busiest second.
+    pub(crate) busiest: u64,
+    pub(crate) events: u64,
+    /// Links that did not wait for the mailbox.
+    pub(crate) early: u64,
+    pub(crate) refused: u64,
+    pub(crate) replaced: u64,
 }
 
-/// Steps in which any run must be over; the longest take a tenth of it.
-const MAX_STEPS: u64 = 2_000_000;
-
-/// What a socket's buffers hold.
-const WIRE: usize = 6000;
-
-/// One direction of the connection.
-#[derive(Default)]
-struct Wire {
-    bytes: VecDeque<u8>,
-    /// The receiver will notice the end after the bytes that are still on the way.
-    ended: bool,
-}
+/// How long after the last disturbance the two sides may take to be connected and done.
+const CONVERGENCE: Duration = Duration::from_secs(180);
+/// The same with Python, which tells its hints once: only the Leader's next generation helps, and its patience doubles up
+/// to 600 s.
+const CONVERGENCE_WITH_PYTHON: Duration = Duration::from_secs(900);
+/// How long the agreement of the two sides is watched before it counts.
+const WATCH: Duration = Duration::from_secs(60);
+/// More events in one second mean that something spins.
+const MOST_EVENTS: u64 = 3000;
+/// More links after the last disturbance mean that the two sides chase each other.
+const MOST_CALM_LINKS: u64 = 24;
 
 pub(crate) struct World {
-    rng: StdRng,
     plan: Plan,
-    now: Instant,
+    start: Instant,
+    network: Network,
     sides: [Side; 2],
-    /// `wires[n]` leads to side `n`.
-    wires: [Wire; 2],
-    up: bool,
-    mail: [VecDeque<Vec<u8>>; 2],
-    cuts: u64,
-    cuts_left: u64,
+    relay: Relay,
+    post: Post,
+    schedule: Schedule,
+    /// When the last disturbance is over.
+    calm: Instant,
+    asleep: [bool; 2],
+    /// What waits for a side to wake.
+    deferred: [Vec<Event>; 2],
+    wakes: [Option<Key>; 2],
+    /// The longest pause of the applications.
+    pause: Duration,
+    agreed: Option<Instant>,
+    /// Since when they are not any more.
+    lost: Option<Instant>,
+    links_before: u64,
+    second: (u64, u64),
+    summary: Summary,
 }
 
 impl World {
     #[expect(clippy::disallowed_methods, reason = "a virtual clock has to start somewhere")]
-    pub(crate) fn new(seed: u64, plan: Plan) -> World {
+    pub(crate) fn new(seed: u64, plan: Plan, trace: bool) -> World {
+        let start = Instant::now();
         let mut rng = StdRng::seed_from_u64(seed);
-        let sides = [0, 1].map(|number| {
-            let side = DilationSide::random(RolePreference::Any, &mut rng);
-            Side::new(number, side, &mut rng)
-        });
-        let cuts_left = match plan {
-            Plan::Random => rng.random_range(0..8),
-            Plan::CutAfterRecord(_) => 1,
+        let schedule = match plan {
+            Plan::Cuts => schedule::cuts(&mut rng),
+            Plan::CutAfterRecord(_) => Schedule::new(),
+            Plan::Disturbances(_) => schedule::random(&mut rng),
         };
+        let disturbed = matches!(plan, Plan::Disturbances(_));
+        let latency = Duration::from_millis([1, 5, 20, 80, 300][rng.random_range(0..5)]);
+        let pause = Duration::from_millis([0, 2000, 20_000, 60_000][rng.random_range(0..4)]);
+        let has_relay = disturbed && rng.random_bool(0.5);
+        let cast = match plan {
+            Plan::Disturbances(cast) => cast,
+            _ => Cast::Ours,
+        };
+        let leads = [RolePreference::Follower, RolePreference::Leader];
+        let preferences = match cast {
+            Cast::Ours => [RolePreference::Any; 2],
+            Cast::PythonFollows => [leads[1], leads[0]],
+            Cast::PythonLeads => leads,
+        };
+        let sides = [0, 1].map(|number| {
+            let side = DilationSide::random(preferences[number], &mut rng);
+            let python = number == 1 && cast != Cast::Ours;
+            Side::new(number, python, side, has_relay, &mut rng)
+        });
+        let mut network = Network::new(start, rng, latency, trace);
+        let relay = Relay::start(&mut network);
+        let post = Post::new(&network);
+        let last = schedule.last().map_or(Duration::ZERO, |(at, _)| *at);
         World {
-            rng,
             plan,
-            now: Instant::now(),
+            start,
+            calm: start + last,
+            network,
             sides,
-            wires: Default::default(),
-            up: false,
-            mail: Default::default(),
-            cuts: 0,
-            cuts_left,
+            relay,
+            post,
+            schedule,
+            asleep: [false; 2],
+            deferred: Default::default(),
+            wakes: [None; 2],
+            pause: if disturbed { pause } else { Duration::ZERO },
+            agreed: None,
+            lost: None,
+            links_before: 0,
+            second: (0, 0),
+            summary: Summary::default(),
         }
     }
 
     pub(crate) fn run(mut self) -> Summary {
-        for side in &mut self.sides {
-            side.begin(self.now);
+        for side in [0, 1] {
+            let at = self.start + self.network.up_to(Duration::from_secs(2));
+            self.network.queue.schedule(at, Event::Begin(side));
+            self.network.queue.schedule(at, Event::App(side));
         }
-        for _ in 0..MAX_STEPS {
-            self.step();
-            if self.is_done() {
+        for (line, (at, _)) in self.schedule.iter().enumerate() {
+            self.network.queue.schedule(self.start + *at, Event::Schedule(line));
+        }
+        loop {
+            let Some((key, event)) = self.network.queue.pop() else {
+                panic!("nothing will ever happen again: {}", self.describe());
+            };
+            self.network.now = key.at();
+            self.network.trace.set_time(key.at());
+            self.count();
+            self.handle(event);
+            self.after();
+            if self.is_over() {
                 return self.finish();
             }
         }
-        let states: Vec<_> = self
-            .sides
-            .iter()
-            .map(|s| format!("{:?} {:?} {}", s.manager.state(), s.mux.usage(), s.app.is_done()))
-            .collect();
-        panic!("the two sides did not finish: {states:#?}");
     }
 
-    fn is_done(&self) -> bool {
-        self.sides.iter().all(|side| side.app.is_done() && side.mux.is_drained())
+    fn handle(&mut self, event: Event) {
+        let host = match event {
+            Event::Begin(side)
+            | Event::Wake(side)
+            | Event::App(side)
+            | Event::Post(side)
+            | Event::Delivered(side)
+            | Event::Monitor(side) => Some(side),
+            Event::Notice(place, _) | Event::Unreachable(place) => self.network.host_of(place),
+            Event::Arrival(_) | Event::Mailed(_) | Event::Schedule(_) => None,
+        };
+        if let Some(side) = host.filter(|host| *host != RELAY && self.asleep[*host]) {
+            return self.deferred[side].push(event);
+        }
+        let network = &mut self.network;
+        match event {
+            Event::Begin(side) => self.sides[side].begin(network),
+            Event::Wake(side) => {
+                self.wakes[side] = None;
+                self.sides[side].handle_timeout(network);
+            }
+            Event::App(side) => self.step_app(side),
+            Event::Arrival(place) => {
+                if let Some(notice) = network.arrive(place) {
+                    self.tell(place, notice);
+                }
+            }
+            Event::Notice(place, notice) => self.tell(place, notice),
+            Event::Unreachable(place) => self.tell(place, Notice::Refused),
+            Event::Post(side) => {
+                if let Some(change) = self.post.handle_timeout(side, network) {
+                    self.tell_mailbox(&change);
+                }
+            }
+            Event::Mailed(side) => self.post.mailed(side, network),
+            Event::Delivered(side) => {
+                if let Some(message) = self.post.delivered(side, network) {
+                    self.sides[side].handle_message(message, network);
+                }
+            }
+            Event::Monitor(side) => self.sides[side].handle_disturbance(network),
+            Event::Schedule(line) => self.disturb(self.schedule[line].1),
+        }
     }
 
-    fn finish(self) -> Summary {
+    fn tell(&mut self, place: Place, notice: Notice) {
+        match self.network.host_of(place) {
+            None => {}
+            Some(RELAY) => self.relay.handle(place, notice, &mut self.network),
+            Some(side) if self.asleep[side] => self.deferred[side].push(Event::Notice(place, notice)),
+            Some(side) => self.sides[side].handle_network(place, notice, &mut self.network),
+        }
+    }
+
+    fn tell_mailbox(&mut self, change: &post::Change) {
+        self.sides[change.side].handle_mailbox(change.up, &mut self.network);
+    }
+
+    fn step_app(&mut self, number: usize) {
+        let side = &mut self.sides[number];
+        if side.app.is_done() {
+            return;
+        }
+        side.app.step(&mut side.mux, &mut self.network.rng);
+        side.settle(&mut self.network);
+        let busy = self.network.now >= self.calm || self.network.rng.random_range(0..12) != 0;
+        let pause = if busy { Duration::from_millis(20) } else { self.pause };
+        let at = self.network.now + self.network.up_to(pause);
+        self.network.queue.schedule(at, Event::App(number));
+    }
+
+    fn disturb(&mut self, change: Change) {
+        let network = &mut self.network;
+        network.trace.note(|| format!("--- {change:?}"));
+        match change {
+            Change::Address(host, address) => {
+                network.hosts[host].address = address;
+                let at = network.now + Duration::from_millis(1);
+                network.queue.schedule(at, Event::Monitor(host));
+            }
+            Change::Mute(host, on) => network.hosts[host].mute = on,
+            Change::Deaf(host, on) => network.hosts[host].deaf = on,
+            Change::Shun(host, on) => network.hosts[host].shunned = on,
+            Change::Reset { clean } => self.cut(clean),
+            Change::Relay(true) => self.relay = Relay::start(network),
+            Change::Relay(false) => self.relay.stop(network),
+            Change::Mailbox(up) => self.post.set_server(up),
+            Change::Away(host, away) => self.post.set_away(host, away),
+            Change::Freeze(host) => self.asleep[host] = true,
+            Change::Suspend(host) => {
+                self.asleep[host] = true;
+                network.hosts[host].suspended = true;
+            }
+            Change::Wake(host) => self.wake(host),
+            Change::Abandon(host) if self.asleep[host] => {}
+            Change::Abandon(host) => self.sides[host].abandon_link(network),
+        }
+        self.network.retry();
+        for change in self.post.look(&mut self.network) {
+            if !self.asleep[change.side] {
+                self.tell_mailbox(&change);
+            }
+        }
+    }
+
+    /// Everything that came in the meantime waits, all timers are due, and the monitor will notice; in any order.
+    fn wake(&mut self, host: usize) {
+        self.asleep[host] = false;
+        self.network.hosts[host].suspended = false;
+        let now = self.network.now;
+        let soon = Duration::from_millis(5);
+        let notices = now + self.network.up_to(soon);
+        for event in std::mem::take(&mut self.deferred[host]) {
+            let at = match event {
+                Event::Wake(_) => continue,
+                Event::Notice(..) => notices,
+                _ => now + self.network.up_to(soon),
+            };
+            self.network.queue.schedule(at, event);
+        }
+        let at = now + self.network.up_to(Duration::from_secs(1));
+        self.network.queue.schedule(at, Event::Monitor(host));
+    }
+
+    /// Cuts the link, or else anything.
+    fn cut(&mut self, clean: bool) {
+        let linked = self.sides.iter().find_map(Side::connection);
+        let all = self.network.connections();
+        let Some(connection) = linked.or_else(|| all.first().copied()) else { return };
+        self.summary.cuts += 1;
+        self.network.cut(connection, clean);
+    }
+
+    /// What follows from every event.
+    fn after(&mut self) {
+        for (number, side) in self.sides.iter_mut().enumerate() {
+            for wish in std::mem::take(&mut side.wishes) {
+                match wish {
+                    Wish::Send(message) => self.post.send(number, message, &mut self.network),
+                    Wish::Probe => self.post.probe(number, &mut self.network),
+                }
+            }
+            // No timer is lost: the side wakes at the first deadline of its machines.
+            let deadline =
+                side.deadline().filter(|_| !self.asleep[number]).map(|at| at.max(self.network.now));
+            let armed = &mut self.wakes[number];
+            if armed.map(Key::at) != deadline {
+                if let Some(key) = armed.take() {
+                    self.network.queue.cancel(key);
+                }
+                *armed = deadline.map(|at| self.network.queue.schedule(at, Event::Wake(number)));
+            }
+            assert!(
+                armed.is_none_or(|key| self.network.queue.contains(key)),
+                "a timer of {} is lost",
+                name(number)
+            );
+        }
+        if let Plan::CutAfterRecord(record) = self.plan
+            && self.summary.cuts == 0
+            && self.records() >= record
+            && self.sides.iter().any(Side::is_connected)
+        {
+            self.cut(true);
+        }
+        self.judge();
+    }
+
+    /// Whether both sides are on one connection, and since when.
+    fn judge(&mut self) {
+        let [a, b] = &self.sides;
+        let agreed = match (a.place(), b.place()) {
+            (Some(one), Some(other)) if self.network.is_open(one) && self.network.is_open(other) => {
+                one.connection == other.connection || self.network.relayed(one, other)
+            }
+            _ => false,
+        };
+        if !agreed {
+            if self.agreed.take().is_some() {
+                self.lost = Some(self.network.now);
+            }
+        } else if self.agreed.is_none() {
+            self.agreed = Some(self.network.now);
+            if let Some(lost) = self.lost.take() {
+                self.summary.outages += 1;
+                self.summary.without_link += self.network.now - lost;
+            }
+        }
+        if self.network.now < self.calm {
+            self.links_before = self.links();
+            return;
+        }
+        let calm_links = self.links() - self.links_before;
+        assert!(calm_links <= MOST_CALM_LINKS, "{calm_links} links since the last disturbance");
+        let late = self.network.now > self.calm + self.bound() && !self.is_settled();
+        assert!(
+            !late,
+            "not connected and done {:?} after the last disturbance: {}",
+            self.bound(),
+            self.describe()
+        );
+    }
+
+    fn count(&mut self) {
+        let second = (self.network.now - self.start).as_secs();
+        if second != self.second.0 {
+            self.second = (second, 0);
+        }
+        self.second.1 += 1;
+        self.summary.events += 1;
+        self.summary.busiest = self.summary.busiest.max(self.second.1);
+        assert!(
+            self.second.1 <= MOST_EVENTS,
+            "it spins: {} events in one second: {}",
+            self.second.1,
+            self.describe()
+        );
+    }
+
+    fn bound(&self) -> Duration {
+        match self.plan {
+            Plan::Disturbances(Cast::PythonFollows | Cast::PythonLeads) => CONVERGENCE_WITH_PYTHON,
+            _ => CONVERGENCE,
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.agreed.is_some() && self.sides.iter().all(|side| side.app.is_done() && side.mux.is_drained())
+    }
+
+    fn is_over(&self) -> bool {
+        if self.network.now < self.calm || !self.is_settled() || !self.post.is_empty() {
+            return false;
+        }
+        let disturbed = matches!(self.plan, Plan::Disturbances(_));
+        let since = self.agreed.expect("settled").max(self.calm);
+        !disturbed || self.network.now >= since + WATCH
+    }
+
+    fn finish(mut self) -> Summary {
         let [a, b] = &self.sides;
         assert_eq!((a.app.received, b.app.received), (b.app.sent(), a.app.sent()));
         for side in &self.sides {
             let usage = side.mux.usage();
             assert_eq!((usage.outbox_bytes, usage.receive_bytes, usage.subchannels), (0, 0, 0), "{usage:?}");
         }
-        Summary { cuts: self.cuts, records: self.records(), bytes: a.app.received + b.app.received }
+        self.summary.bytes = a.app.received + b.app.received;
+        self.summary.early = a.early + b.early;
+        self.summary.refused = a.refused + b.refused;
+        self.summary.replaced = a.replaced + b.replaced;
+        self.summary.records = self.records();
+        self.summary.links = self.links();
+        self.summary.calm_links = self.links() - self.links_before;
+        self.summary.converged = self.agreed.expect("settled").saturating_duration_since(self.calm);
+        self.summary
     }
 
     fn records(&self) -> u64 {
         self.sides.iter().map(|side| side.records).sum()
     }
 
-    fn step(&mut self) {
-        self.now += Duration::from_millis(self.rng.random_range(0..20));
-        let n = self.rng.random_range(0..2);
-        match self.rng.random_range(0..100) {
-            0..=39 => {
-                let side = &mut self.sides[n];
-                side.app.step(&mut side.mux, &mut self.rng);
-                side.open_records();
-            }
-            40..=64 => self.transmit(n),
-            65..=89 => self.deliver(n),
-            90..=93 => self.deliver_mail(n),
-            94..=96 => self.connect(),
-            97 => self.timers(n),
-            _ => self.maybe_cut(),
-        }
-        if let Plan::CutAfterRecord(record) = self.plan
-            && self.cuts_left > 0
-            && self.up
-            && self.records() >= record
-            && self.sides.iter().any(Side::is_connected)
-        {
-            self.cut(true);
-        }
-        self.sides[n].check_memory();
+    fn links(&self) -> u64 {
+        self.sides.iter().map(|side| side.links).sum()
     }
 
-    /// A side's ciphertext goes onto the wire, as much as fits.
-    fn transmit(&mut self, n: usize) {
-        let side = &mut self.sides[n];
-        side.transmit();
-        let wire = &mut self.wires[1 - n];
-        if self.up && !wire.ended {
-            wire.bytes.extend(side.take_output(WIRE.saturating_sub(wire.bytes.len())));
-        }
-    }
-
-    /// Some bytes arrive, or the end does.
-    fn deliver(&mut self, n: usize) {
-        let wire = &mut self.wires[n];
-        if !self.sides[n].wants_input() {
-            return;
-        }
-        if wire.bytes.is_empty() {
-            if std::mem::take(&mut wire.ended) {
-                self.sides[n].handle_lost(self.now);
-                self.forget_dead_connection();
-            }
-            return;
-        }
-        let length = self.rng.random_range(1..=wire.bytes.len());
-        let bytes: Vec<u8> = wire.bytes.drain(..length).collect();
-        self.sides[n].handle_input(&bytes, self.now);
-        self.sides[n].perform();
-        self.forget_dead_connection();
-    }
-
-    fn deliver_mail(&mut self, n: usize) {
-        let sent = std::mem::take(&mut self.sides[1 - n].outgoing_mail);
-        self.mail[n].extend(sent);
-        if let Some(message) = self.mail[n].pop_front() {
-            self.sides[n].manager.handle_message(message, self.now);
-            self.sides[n].perform();
-            self.forget_dead_connection();
-        }
-    }
-
-    /// When one side let go of the connection, the other will notice.
-    fn forget_dead_connection(&mut self) {
-        if !self.up {
-            return;
-        }
-        let gone = self.sides.each_ref().map(|side| side.connection.is_none());
-        if gone == [false, false] {
-            return;
-        }
-        self.up = false;
-        for (n, gone) in gone.into_iter().enumerate() {
-            self.wires[n].ended = !gone;
-            if gone {
-                self.wires[n].bytes.clear();
-            }
-        }
-    }
-
-    /// Both sides connecting, one of them knows where the other is: they may meet.
-    fn connect(&mut self) {
-        let ready = self.sides.iter().all(|side| side.connecting.is_some() && side.connection.is_none());
-        let told = self.sides.iter().any(|side| side.knows_peer);
-        if ready && told && !self.up {
-            for side in &mut self.sides {
-                side.connect(&mut self.rng);
-            }
-            self.wires = Default::default();
-            self.up = true;
-        }
-    }
-
-    fn timers(&mut self, n: usize) {
-        // Sometimes nothing else happens for a long time.
-        if percent(&mut self.rng, 20)
-            && let Some(at) = self.sides[n].manager.poll_timeout()
-        {
-            self.now = self.now.max(at);
-        }
-        self.sides[n].manager.handle_timeout(self.now);
-        // Asking for an ACK again is never wrong.
-        self.sides[n].mux.nudge();
-        self.sides[n].perform();
-        self.forget_dead_connection();
-    }
-
-    fn maybe_cut(&mut self) {
-        if self.plan == Plan::Random && self.up && self.cuts_left > 0 && percent(&mut self.rng, 10) {
-            let clean = percent(&mut self.rng, 50);
-            self.cut(clean);
-        }
-    }
-
-    /// The connection breaks. What is on the way still arrives if the cut is clean; otherwise a random part is lost,
-    /// at any byte.
-    fn cut(&mut self, clean: bool) {
-        self.cuts += 1;
-        self.cuts_left -= 1;
-        self.up = false;
-        for wire in &mut self.wires {
-            wire.ended = true;
-            if !clean {
-                let kept = self.rng.random_range(0..=wire.bytes.len());
-                wire.bytes.truncate(kept);
-            }
-        }
+    fn describe(&self) -> String {
+        let [a, b] = self.sides.each_ref().map(Side::describe);
+        format!("\n{a}\n{b}\naddresses {} {}", self.network.hosts[0].address, self.network.hosts[1].address)
     }
 }

@@ -1,9 +1,10 @@
 //! What the whole-system tests share: test data that Python makes alike, the Python peers and servers
-//! as child processes, and the network lab.
+//! as child processes, the network lab, and a proxy that breaks connections.
 //!
 //! The tests that need Python ask [`python::Python::available`] first. `.ci/run interop` prepares all of it.
 
 pub mod data;
 pub mod lab;
 pub mod process;
+pub mod proxy;
 pub mod python;

@@ -74,6 +74,15 @@ impl JsonProcess {
         Self { name, child, stdin, events, passed: VecDeque::new(), errors }
     }
 
+    /// The process id of the child.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_else(|| panic!("{} has ended", self.name))
+    }
+
     /// Writes one command.
     ///
     /// # Panics
@@ -171,7 +180,8 @@ impl JsonProcess {
     }
 }
 
-fn matches(seen: &Value, event: &str, fields: &Value) -> bool {
+/// Whether this is an event of that name with all of `fields`.
+pub(crate) fn matches(seen: &Value, event: &str, fields: &Value) -> bool {
     let wanted = fields.as_object().expect("fields are an object");
     seen["event"] == event && wanted.iter().all(|(key, value)| seen.get(key) == Some(value))
 }

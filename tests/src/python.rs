@@ -1,6 +1,7 @@
 //! The released Python packages: peers, servers and command-line tools.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::process::Command;
 
@@ -21,14 +22,23 @@ impl Python {
     ///
     /// If `DILATED_PYTHON` names no file: a set-up that is meant to test must not skip.
     pub fn available() -> Option<Self> {
-        let interpreter = std::env::var_os("DILATED_PYTHON").map(PathBuf::from);
         let private = std::env::var_os("DILATED_INTEROP_NETNS").is_some_and(|value| value == "1");
-        let Some(interpreter) = interpreter.filter(|_| private) else {
+        let python = Self::named().filter(|_| private);
+        if python.is_none() {
             skipped(
                 "needs the Python packages and a private network namespace (.ci/run interop sets them up)",
             );
-            return None;
-        };
+        }
+        python
+    }
+
+    /// The interpreter that `DILATED_PYTHON` names, if it does, for those who see to the private namespace themselves.
+    ///
+    /// # Panics
+    ///
+    /// If `DILATED_PYTHON` names no file.
+    pub fn named() -> Option<Self> {
+        let interpreter = PathBuf::from(std::env::var_os("DILATED_PYTHON")?);
         assert!(interpreter.is_file(), "DILATED_PYTHON names {}, which is no file", interpreter.display());
         Some(Self { interpreter })
     }
@@ -77,6 +87,14 @@ impl Python {
 
     /// Starts a peer and waits until it takes commands. `tests/python/README.md` lists commands and events.
     pub async fn peer(&self, options: &PeerOptions<'_>) -> JsonProcess {
+        let name = format!("the Python peer ({})", options.role.name());
+        let mut process = JsonProcess::start(name, self.peer_command(options));
+        process.expect("ready").await;
+        process
+    }
+
+    /// What [`Python::peer`] runs.
+    pub fn peer_command(&self, options: &PeerOptions<'_>) -> Command {
         let mut command = self.script("peer.py");
         command.args(["--mailbox", options.mailbox, "--appid", options.appid, "--role", options.role.name()]);
         command.args(["--relay", options.relay.unwrap_or("none"), "--versions", options.versions]);
@@ -84,10 +102,7 @@ impl Python {
         if !options.listen {
             command.arg("--no-listen");
         }
-        let name = format!("the Python peer ({})", options.role.name());
-        let mut process = JsonProcess::start(name, command);
-        process.expect("ready").await;
-        process
+        command
     }
 }
 
@@ -132,6 +147,9 @@ impl PeerRole {
     }
 }
 
+/// Between a Python Leader's pings, unless it is told otherwise. After two without an answer the link is given up.
+pub const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(30);
+
 /// How a Python peer is started.
 #[derive(Clone, Debug)]
 pub struct PeerOptions<'a> {
@@ -160,7 +178,7 @@ impl<'a> PeerOptions<'a> {
             role,
             relay: None,
             listen: true,
-            ping_interval: 30.0,
+            ping_interval: DEFAULT_PING_INTERVAL.as_secs_f64(),
             versions: "{}",
         }
     }

@@ -1,15 +1,18 @@
-//! What runs in a namespace of the network lab: one of our peers, a mailbox server, a relay, or a probe.
+//! What runs in a namespace of the network lab: one of our peers, a mailbox server, a relay, a probe, or a wire.
 //!
 //! The only argument says which, as JSON. Commands come in on standard input and events go out on standard output,
-//! one JSON object a line; `dilated_tests::lab` is the other end. It ends when its standard input does.
+//! one JSON object a line; `dilated_tests::lab` is the other end. A peer understands some of what `tests/python/peer.py`
+//! does, in the same words. It ends when its standard input does.
 
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use dilated::{
-    DilateConfig, Dilated, LinkStatus, Listener, RolePreference, Wormhole,
+    DilateConfig, Dilated, DilationError, LinkStatus, Listener, RolePreference, Wormhole,
     server::{MailboxServer, Relay, RelayConfig, ServerConfig, StoreKind},
 };
 use dilated_mailbox::client::ConnectionStatus;
@@ -19,14 +22,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, mpsc};
 
-/// Bytes a second that a source writes: the stream must still run when a test does something to it.
-const RATE: u64 = 16 * 1024 * 1024;
-
-/// The subprotocol of the stream.
-const STREAM: &str = "lab";
-
-/// How long a probe waits for an answer: inside one machine it comes at once or never.
-const PROBE: Duration = Duration::from_secs(1);
+/// How long a probe waits for an answer: inside one machine it comes at once or never, but for the delay of a wire.
+const PROBE: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -46,6 +43,8 @@ async fn run() -> Result<(), Failure> {
         "mailbox" => mailbox(&options, commands).await,
         "relay" => relay(&options, commands).await,
         "probe" => probe(&options).await,
+        #[cfg(target_os = "linux")]
+        "wire" => dilated_tests::lab::carry(&options, commands, emit).await,
         "peer" => Peer::new(&options)?.run(commands).await,
         mode => Err(format!("there is no mode {mode}").into()),
     }
@@ -78,12 +77,17 @@ async fn until_end(
 /// Nobody listens at the other end, so a refusal is the answer of a host that was reached.
 async fn probe(options: &Value) -> Result<(), Failure> {
     let to: SocketAddr = text(options, "to")?.parse()?;
-    let reached = match tokio::time::timeout(PROBE, tokio::net::TcpStream::connect(to)).await {
-        Ok(Ok(_)) => true,
-        Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-        Err(_) => false,
+    let start = now();
+    let reach = || async move {
+        match tokio::time::timeout(PROBE, tokio::net::TcpStream::connect(to)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+            Err(_) => false,
+        }
     };
-    emit(&json!({"event": "probed", "reached": reached}));
+    let reached = futures::future::join_all((0..number(options, "count")?).map(|_| reach())).await;
+    let reached = reached.into_iter().filter(|reached| *reached).count();
+    emit(&json!({"event": "probed", "reached": reached, "ms": milliseconds(start)?}));
     Ok(())
 }
 
@@ -93,6 +97,8 @@ struct Peer {
     config: DilateConfig,
     dilated: Option<Dilated>,
     release: Arc<Notify>,
+    /// Whether streams may be cut off.
+    closing: Arc<AtomicBool>,
     start: Instant,
 }
 
@@ -105,62 +111,105 @@ impl Peer {
         config.listen = options["listen"] == true;
         config.role =
             if options["leader"] == true { RolePreference::Leader } else { RolePreference::Follower };
-        config.ping_interval = seconds(options, "ping_interval")?;
+        config.liveness.ping_interval = seconds(options, "ping_interval")?;
         config.timing.connect_timeout = seconds(options, "connect_timeout")?;
-        let wormhole = Wormhole::builder("dilated.test/lab").mailbox(text(options, "mailbox")?).build()?;
-        #[expect(clippy::disallowed_methods, reason = "times of events, for the reader of a report")]
-        let start = Instant::now();
-        Ok(Self { wormhole, config, dilated: None, release: Arc::default(), start })
+        config.linger = seconds(options, "linger")?;
+        let mut wormhole = Wormhole::builder(text(options, "appid")?);
+        for url in options["mailboxes"].as_array().ok_or("mailboxes are missing")? {
+            wormhole = wormhole.mailbox(url.as_str().ok_or("a mailbox is no text")?);
+        }
+        let wormhole = wormhole.build()?;
+        Ok(Self {
+            wormhole,
+            config,
+            dilated: None,
+            release: Arc::default(),
+            closing: Arc::default(),
+            start: now(),
+        })
     }
 
     async fn run(mut self, mut commands: Commands) -> Result<(), Failure> {
-        emit(&json!({"event": "ready", "pid": std::process::id()}));
+        emit(&json!({"event": "ready"}));
         while let Some(command) = commands.recv().await {
             match text(&command, "cmd")? {
-                "allocate" => {
+                "allocate-code" => {
                     let code = self.wormhole.allocate_code(2).await?;
                     emit(&json!({"event": "code", "code": code.to_string()}));
                 }
                 "set-code" => self.wormhole.set_code(text(&command, "code")?)?,
-                "dilate" => self.dilate(&command["sink"])?,
-                "source" => self.source(&command)?,
+                "dilate" => self.dilate(&command["listen"])?,
+                "open" => self.source(&command)?,
                 "release" => self.release.notify_one(),
                 "status" => {
                     let status = self.dilated()?.status();
                     emit(&json!({"event": "status", "generation": status.generation.get()}));
                 }
-                "close" => {
-                    let result = match self.wormhole.close().await {
-                        Ok(()) => "happy".to_owned(),
-                        Err(error) => error.to_string(),
-                    };
-                    emit(&json!({"event": "closed", "result": result}));
-                }
+                "wormhole-close" => self.close(),
                 other => return Err(format!("there is no command {other}").into()),
             }
         }
         Ok(())
     }
 
+    /// Beside the commands: whoever waits for the end may still ask for the status.
+    fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        let wormhole = self.wormhole.clone();
+        task(async move {
+            let close = wormhole.close();
+            tokio::pin!(close);
+            // The request is made by the first poll.
+            let early = futures::poll!(&mut close);
+            emit(&json!({"event": "wormhole-closing"}));
+            let result = match early {
+                Poll::Ready(result) => result,
+                Poll::Pending => close.await,
+            };
+            let result = result.map_or_else(|error| error.to_string(), |()| "happy".to_owned());
+            emit(&json!({"event": "wormhole-closed", "result": result}));
+            Ok(())
+        });
+    }
+
     fn dilated(&self) -> Result<&Dilated, Failure> {
         self.dilated.as_ref().ok_or_else(|| "dilate first".into())
     }
 
-    fn dilate(&mut self, sink: &Value) -> Result<(), Failure> {
+    fn dilate(&mut self, sinks: &Value) -> Result<(), Failure> {
         let dilated = self.wormhole.dilate(self.config.clone())?;
-        if sink.is_object() {
-            receive(dilated.listener_for(STREAM)?, number(sink, "seed")?, number(sink, "progress")?);
+        for sink in sinks.as_array().into_iter().flatten() {
+            let listener = dilated.listener_for(text(sink, "name")?)?;
+            self.stream(receive(listener, number(sink, "seed")?, number(sink, "progress")?));
         }
         tell_changes(&dilated, self.start);
         self.dilated = Some(dilated);
         Ok(())
     }
 
+    /// Runs a stream. It fails like any [`task`], but may be cut off when one side has asked for the end.
+    fn stream(&self, work: impl Future<Output = Result<(), Failure>> + Send + 'static) {
+        let closing = Arc::clone(&self.closing);
+        task(async move {
+            match work.await {
+                Err(error)
+                    if closing.load(Ordering::Relaxed)
+                        || error.to_string().ends_with(&DilationError::PeerClosed.to_string()) =>
+                {
+                    emit(&json!({"event": "cut-off", "message": error.to_string()}));
+                    Ok(())
+                }
+                result => result,
+            }
+        });
+    }
+
     fn source(&self, command: &Value) -> Result<(), Failure> {
-        let connector = self.dilated()?.connector_for(STREAM)?;
+        let connector = self.dilated()?.connector_for(text(command, "name")?)?;
         let (data, size) = (Data::new(number(command, "seed")?), number(command, "size")?);
         let (hold, release) = (number(command, "hold")?, Arc::clone(&self.release));
-        task(async move {
+        let pause = Duration::from_secs(1) * u32::try_from(BLOCK)? / u32::try_from(number(command, "rate")?)?;
+        self.stream(async move {
             let mut stream = connector.connect().await?;
             let (mut sent, mut held) = (0, false);
             for piece in data.chunks(size, BLOCK) {
@@ -169,8 +218,7 @@ impl Peer {
                 }
                 stream.write_all(&piece).await?;
                 sent += piece.len() as u64;
-                tokio::time::sleep(Duration::from_secs(1) * u32::try_from(BLOCK)? / u32::try_from(RATE)?)
-                    .await;
+                tokio::time::sleep(pause).await;
             }
             stream.shutdown().await?;
             emit(&json!({"event": "sent"}));
@@ -181,24 +229,22 @@ impl Peer {
 }
 
 /// Compares the first stream that comes with that of `seed`.
-fn receive(mut listener: Listener, seed: u64, progress: u64) {
-    task(async move {
-        let mut stream = listener.accept().await?;
-        let mut check = Data::new(seed).check();
-        let (mut buffer, mut next) = (vec![0; 256 * 1024], progress);
-        loop {
-            let n = stream.read(&mut buffer).await?;
-            check.push(&buffer[..n]);
-            if n == 0 {
-                emit(&json!({"event": "received", "bytes": check.received()}));
-                return Ok(());
-            }
-            if check.received() >= next {
-                emit(&json!({"event": "progress", "bytes": check.received()}));
-                next = check.received() + progress;
-            }
+async fn receive(mut listener: Listener, seed: u64, progress: u64) -> Result<(), Failure> {
+    let mut stream = listener.accept().await?;
+    let mut check = Data::new(seed).check();
+    let (mut buffer, mut next) = (vec![0; 256 * 1024], progress);
+    loop {
+        let n = stream.read(&mut buffer).await?;
+        check.push(&buffer[..n]);
+        if n == 0 {
+            emit(&json!({"event": "closed", "local": false, "bytes": check.received()}));
+            return Ok(());
         }
-    });
+        if check.received() >= next {
+            emit(&json!({"event": "progress", "bytes": check.received()}));
+            next = check.received() + progress;
+        }
+    }
 }
 
 fn tell_changes(dilated: &Dilated, start: Instant) {
@@ -211,7 +257,7 @@ fn tell_changes(dilated: &Dilated, start: Instant) {
             // A generation counts from its link on.
             if now != link && (now["state"] == "connected" || now["state"] != link["state"]) {
                 link = now.clone();
-                now["ms"] = json!(u64::try_from(start.elapsed().as_millis())?);
+                now["ms"] = json!(milliseconds(start)?);
                 emit(&now);
             }
             let connected = json!(status.mailbox.connection == ConnectionStatus::Connected);
@@ -226,7 +272,7 @@ fn tell_changes(dilated: &Dilated, start: Instant) {
 
 fn link_event(link: &LinkStatus) -> Value {
     match link {
-        LinkStatus::Connected { path } => {
+        LinkStatus::Connected { path, .. } => {
             json!({"event": "link", "state": "connected", "path": path.to_string()})
         }
         LinkStatus::Reconnecting { reason } => {
@@ -234,6 +280,15 @@ fn link_event(link: &LinkStatus) -> Value {
         }
         other => json!({"event": "link", "state": other.to_string()}),
     }
+}
+
+fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "times of events, for the reader of a report")]
+    Instant::now()
+}
+
+fn milliseconds(since: Instant) -> Result<u64, Failure> {
+    Ok(u64::try_from(since.elapsed().as_millis())?)
 }
 
 /// Runs something beside the commands; its failure, or its panic at a wrong byte, is an `error` event.

@@ -8,23 +8,42 @@
 //!  10.83.2.1            10.83.4.1
 //! ```
 //!
+//! A host can be put behind a NAT router ([`Lab::nat`]), or on a long, slow or lossy cable ([`Lab::wire`]). Peers are
+//! ours or Python's.
+//!
+//! A Python peer runs with the interpreter that `DILATED_PYTHON` names; [`Python::named`](crate::python::Python::named)
+//! tells whether there is one.
+//!
 //! Everything is made inside the namespaces; none has a way out. It takes root on Linux with `ip` and `nft`;
 //! elsewhere [`Lab::new`] says so and gives `None`. `DILATED_LAB=0` skips it everywhere, and `DILATED_LAB=1`, for a
 //! set-up that is meant to run it, fails instead of skipping. A lab is torn down when it is dropped, with every process in
 //! its namespaces, and what a killed run left behind is swept by the next one.
 
+#[cfg(target_os = "linux")]
+mod carrier;
+mod events;
 mod namespace;
+mod nat;
 mod peer;
 mod tools;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU16;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::process::Command;
 
+#[cfg(target_os = "linux")]
+pub use self::carrier::carry;
+pub use self::events::Direction;
 use self::namespace::Namespace;
-pub use self::peer::{LabPeer, PeerConfig};
+pub use self::nat::BEHIND;
+pub use self::peer::{Implementation, LabLink, LabPeer, PeerConfig, RECOVERY};
+pub use self::wire::{Wire, WireConfig};
 use crate::process::JsonProcess;
 
 /// The port of the mailbox server and of the relay, each on its own host.
@@ -56,28 +75,22 @@ impl Host {
     }
 
     /// Its `n`-th address; the first is number 1.
-    pub fn address(self, n: u8) -> Ipv4Addr {
+    pub const fn address(self, n: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 83, self as u8 + 1, n)
     }
-}
-
-/// Which packets of a host a blackhole swallows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// Those that it sends.
-    From,
-    /// Those that are sent to it.
-    To,
-    /// All.
-    Both,
 }
 
 /// A small internet. Dropping it ends it.
 #[derive(Debug)]
 pub struct Lab {
     helper: PathBuf,
+    number: u32,
     internet: Namespace,
     hosts: BTreeMap<Host, Namespace>,
+    /// Those that stand between a host and the internet.
+    routers: BTreeMap<Host, Namespace>,
+    /// How often a router forgot its connections.
+    forgotten: AtomicU16,
     directory: tempfile::TempDir,
 }
 
@@ -117,78 +130,31 @@ impl Lab {
             hosts.insert(host, space);
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Some(Self { helper: helper.as_ref().to_owned(), internet, hosts, directory })
+        Some(Self {
+            helper: helper.as_ref().to_owned(),
+            number,
+            internet,
+            hosts,
+            routers: BTreeMap::new(),
+            forgotten: AtomicU16::new(0),
+            directory,
+        })
     }
 
-    /// The host loses its address number `old` and gets number `new`.
-    pub fn change_address(&self, host: Host, old: u8, new: u8) {
-        self.space(host).ip(&format!("addr del {}/16 dev eth0", host.address(old)));
-        self.space(host).ip(&format!("addr add {}/16 dev eth0", host.address(new)));
-    }
-
-    /// Pulls the host's cable out. The host sees it.
-    pub fn unplug(&self, host: Host) {
-        self.internet.ip(&format!("link set dev {} down", host.name()));
-    }
-
-    /// Plugs it in again.
-    pub fn plug(&self, host: Host) {
-        self.internet.ip(&format!("link set dev {} up", host.name()));
-    }
-
-    /// Swallows packets of a host on their way through the internet, until [`Lab::heal`].
-    pub fn blackhole(&self, host: Host, direction: Direction) {
-        let rule = |side: &str, port: &str| {
-            self.internet.nft(&format!("add rule bridge lab forward {side} {port} drop"));
-        };
-        if direction != Direction::To {
-            rule("iifname", host.name());
-        }
-        if direction != Direction::From {
-            rule("oifname", host.name());
-        }
-    }
-
-    /// Drops what a host sends beyond `rate` KiB/s, as a policer does, until [`Lab::heal`].
-    pub fn limit_rate(&self, host: Host, rate: u32) {
-        let name = host.name();
-        self.internet.nft(&format!(
-            "add rule bridge lab forward iifname {name} limit rate over {rate} kbytes/second drop"
-        ));
-    }
-
-    /// Ends all blackholes and limits.
-    pub fn heal(&self) {
-        self.internet.nft("flush chain bridge lab forward");
-    }
-
-    /// Answers every packet of the TCP connections of a host that have `port` at either end with a reset, until the
-    /// lab ends: both ends get one as soon as they say something.
-    pub fn reset(&self, host: Host, port: u16) {
-        let space = self.space(host);
-        for (hook, end) in [("input", "sport"), ("input", "dport"), ("output", "sport"), ("output", "dport")]
-        {
-            // A reset itself has to pass, or the far end would never hear of it.
-            space.nft(&format!(
-                "add rule inet lab {hook} tcp {end} {port} tcp flags & rst == 0 reject with tcp reset"
-            ));
-        }
-    }
-
-    /// Starts the mailbox server; its state survives it in an SQLite file.
-    pub async fn mailbox(&self) -> JsonProcess {
+    /// Starts the mailbox server on the host's address number `n`; its state survives it in an SQLite file.
+    pub async fn mailbox(&self, n: u8) -> JsonProcess {
         let database = self.directory.path().join("mailbox.sqlite");
-        self.server(Host::Mailbox, json!({"mode": "mailbox", "database": database})).await
+        self.server(Host::Mailbox, n, json!({"mode": "mailbox", "database": database})).await
     }
 
     /// Starts the relay.
     pub async fn relay(&self) -> JsonProcess {
-        self.server(Host::Relay, json!({"mode": "relay"})).await
+        self.server(Host::Relay, 1, json!({"mode": "relay"})).await
     }
 
-    /// URL of the mailbox server.
-    pub fn mailbox_url(&self) -> String {
-        format!("ws://{}:{PORT}/v1", Host::Mailbox.address(1))
+    /// URL of the mailbox server on the host's address number `n`.
+    pub fn mailbox_url(&self, n: u8) -> String {
+        format!("ws://{}:{PORT}/v1", Host::Mailbox.address(n))
     }
 
     /// Hint of the relay.
@@ -197,32 +163,72 @@ impl Lab {
     }
 
     /// Starts a peer on `host` and waits until it takes commands.
+    ///
+    /// # Panics
+    ///
+    /// If it is a Python peer, and `DILATED_PYTHON` names no interpreter: see [`crate::python::Python::named`].
     pub async fn peer(&self, host: Host, config: &PeerConfig) -> LabPeer {
-        let options = config.to_json(&self.mailbox_url(), &self.relay_hint());
-        LabPeer::new(self.run(host, &options)).await
+        let mailboxes: Vec<String> = config.mailboxes.iter().map(|n| self.mailbox_url(*n)).collect();
+        let command = config.command(|options| self.helper(options), &mailboxes, &self.relay_hint());
+        let name = format!("the peer on host {host:?} ({:?})", config.implementation);
+        let process = JsonProcess::start(name, self.space(host).command(&command));
+        LabPeer::new(process, config.implementation).await
     }
 
-    async fn server(&self, host: Host, mut options: Value) -> JsonProcess {
-        options["listen"] = json!(format!("{}:{PORT}", host.address(1)));
+    async fn server(&self, host: Host, n: u8, mut options: Value) -> JsonProcess {
+        options["listen"] = json!(format!("{}:{PORT}", host.address(n)));
         let mut server = self.run(host, &options);
         server.expect("listening").await;
         server
     }
 
     fn run(&self, host: Host, options: &Value) -> JsonProcess {
-        let command = self.space(host).command(&self.helper, &[&options.to_string()]);
+        let command = self.space(host).command(&self.helper(options));
         JsonProcess::start(format!("{} on host {host:?}", options["mode"]), command)
+    }
+
+    fn helper(&self, options: &Value) -> Command {
+        let mut command = Command::new(&self.helper);
+        command.arg(options.to_string());
+        command
+    }
+
+    /// The names of its namespaces.
+    pub fn namespaces(&self) -> Vec<String> {
+        let all = [&self.internet].into_iter().chain(self.hosts.values()).chain(self.routers.values());
+        all.map(|space| space.name().to_owned()).collect()
     }
 
     fn space(&self, host: Host) -> &Namespace {
         &self.hosts[&host]
     }
 
+    /// Where the host's address on the internet is: its own namespace, or that of its router.
+    fn uplink(&self, host: Host) -> &Namespace {
+        self.routers.get(&host).unwrap_or_else(|| self.space(host))
+    }
+
     /// Whether a packet of `from` reaches `to`, and the answer comes back.
     pub async fn reaches(&self, from: Host, to: Ipv4Addr) -> bool {
-        let mut probe = self.run(from, &json!({"mode": "probe", "to": format!("{to}:9")}));
-        let reached = probe.expect("probed").await["reached"] == true;
-        probe.finish().await;
-        reached
+        self.probe(from, to, 1).await.reached == 1
     }
+
+    /// Sends `count` packets from `from` to `to`, all at once.
+    pub async fn probe(&self, from: Host, to: Ipv4Addr, count: u64) -> Probed {
+        let options = json!({"mode": "probe", "to": format!("{to}:9"), "count": count});
+        let mut probe = self.run(from, &options);
+        let probed = probe.expect("probed").await;
+        probe.finish().await;
+        let number = |key: &str| probed[key].as_u64().expect("a number");
+        Probed { reached: number("reached"), time: Duration::from_millis(number("ms")) }
+    }
+}
+
+/// What became of the packets of [`Lab::probe`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probed {
+    /// How many were answered.
+    pub reached: u64,
+    /// How long that took, to the millisecond below.
+    pub time: Duration,
 }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::process::Command;
+
 use super::tools::{must, output};
 
 /// Names are `dilated-PROCESS-NUMBER-HOST`.
@@ -40,13 +42,24 @@ impl Namespace {
 
     /// Runs one `nft` command inside.
     pub(super) fn nft(&self, command: &str) {
-        must("ip", &["netns", "exec", &self.name, "nft", command]);
+        self.run("nft", &[command]);
     }
 
-    /// A command that runs inside. `ip` replaces itself with the program, so the child is the program.
-    pub(super) fn command(&self, program: &Path, arguments: &[&str]) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program).args(arguments);
+    /// Sets a kernel parameter, a path below `/proc/sys/net`.
+    pub(super) fn parameter(&self, path: &str, value: u32) {
+        self.run("sh", &["-c", &format!("echo {value} > /proc/sys/net/{path}")]);
+    }
+
+    /// Runs a program inside to its end, and gives what it printed.
+    pub(super) fn run(&self, program: &str, arguments: &[&str]) -> String {
+        must("ip", &[&["netns", "exec", &self.name, program], arguments].concat())
+    }
+
+    /// The same command, run inside. `ip` replaces itself with the program, so the child is the program.
+    pub(super) fn command(&self, inner: &Command) -> Command {
+        let mut command = Command::new("ip");
+        let inner = inner.as_std();
+        command.args(["netns", "exec", &self.name]).arg(inner.get_program()).args(inner.get_args());
         command
     }
 

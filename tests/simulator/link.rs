@@ -1,0 +1,294 @@
+//! A link in service, as the product's `LinkPump` and `Watch` run it: seals what is queued, opens what arrives, keeps
+//! the link alive.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use dilated::{
+    LivenessConfig,
+    protocol::{Liveness, Verdict},
+};
+use dilated_subchannel::{
+    mux::{Mux, Progress},
+    record::{PingId, Record},
+};
+use dilated_transit::{Opener, Sealer};
+
+use crate::{
+    network::{Network, Place},
+    python::Keepalive,
+};
+
+/// Bytes of ciphertext that wait to be put on the wire before the multiplexer is asked for more.
+const WRITE_AHEAD: usize = 4096;
+
+/// As in the product.
+const NUDGE: Duration = Duration::from_secs(1);
+const NUDGE_MAX: Duration = Duration::from_secs(30);
+
+/// Turns of one visit; the product yields and goes on.
+const MAX_TURNS: usize = 1000;
+
+/// Why a link ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkEnd {
+    Lost,
+    Silent,
+}
+
+/// Who watches over it.
+pub(crate) enum Watch {
+    Ours(Box<Ours>),
+    Python(Keepalive),
+}
+
+/// The product's watch.
+pub(crate) struct Ours {
+    liveness: Liveness,
+    timed: Option<(u64, Instant)>,
+    nudged: Option<Instant>,
+    nudge_wait: Duration,
+}
+
+impl Ours {
+    pub(crate) fn new(silent: u32, now: Instant) -> Ours {
+        let liveness = Liveness::new(LivenessConfig::default(), silent, now);
+        Ours { liveness, timed: None, nudged: None, nudge_wait: NUDGE }
+    }
+
+    fn handle_progress(&mut self, progress: Progress, now: Instant) {
+        match self.timed {
+            Some((record, since)) if progress.acknowledged > record => {
+                self.timed = None;
+                self.liveness.handle_ack(now.saturating_duration_since(since));
+            }
+            None if progress.is_in_flight() => self.timed = Some((progress.sent - 1, now)),
+            _ => {}
+        }
+        self.liveness.set_in_flight(progress.is_in_flight(), now);
+    }
+
+    fn nudge_due(&self) -> Option<Instant> {
+        Some(self.nudged?.max(self.liveness.last_heard()) + self.nudge_wait)
+    }
+}
+
+pub(crate) struct Link {
+    pub(crate) place: Place,
+    sealer: Sealer,
+    opener: Opener,
+    output: BytesMut,
+    watch: Watch,
+    /// Anything came from the peer.
+    pub(crate) heard: bool,
+}
+
+impl Link {
+    /// Takes a connection into service. `output` is what is still to be sent of the handshake.
+    pub(crate) fn new(
+        place: Place,
+        pipe: (Sealer, Opener),
+        output: BytesMut,
+        mux: &mut Mux,
+        watch: Watch,
+    ) -> Link {
+        mux.link_up();
+        Link { place, sealer: pipe.0, opener: pipe.1, output, watch, heard: false }
+    }
+
+    /// Whether the peer has acknowledged anything.
+    pub(crate) fn is_loaded(&self) -> bool {
+        matches!(&self.watch, Watch::Ours(ours) if ours.liveness.is_loaded())
+    }
+
+    /// What its watch knows, in words.
+    pub(crate) fn health(&self, now: Instant) -> String {
+        match &self.watch {
+            Watch::Ours(ours) => {
+                let silence = now.saturating_duration_since(ours.liveness.last_heard());
+                let (round_trip, loaded) = (ours.liveness.round_trip(), ours.liveness.is_loaded());
+                format!("heard {silence:.1?} ago, round trip {round_trip:.1?}, loaded {loaded}")
+            }
+            Watch::Python(_) => "watched by Python".to_owned(),
+        }
+    }
+
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        if let Watch::Ours(ours) = &mut self.watch {
+            ours.liveness.suspect(now);
+        }
+    }
+
+    /// When it has to be polled again, if nothing arrives before.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.watch {
+            Watch::Ours(ours) => Some(
+                ours.nudge_due()
+                    .map_or(ours.liveness.deadline(), |nudge| nudge.min(ours.liveness.deadline())),
+            ),
+            Watch::Python(keepalive) => keepalive.deadline(),
+        }
+    }
+
+    /// Does all that can be done now. `records` counts those that were opened.
+    pub(crate) fn poll(
+        &mut self,
+        mux: &mut Mux,
+        records: &mut u64,
+        network: &mut Network,
+    ) -> Result<(), LinkEnd> {
+        for _ in 0..MAX_TURNS {
+            let now = network.now;
+            let wrote = self.poll_write(mux, network)?;
+            let read = self.poll_read(mux, records, network)?;
+            if let Watch::Ours(ours) = &mut self.watch {
+                ours.handle_progress(mux.progress(), now);
+            }
+            let watched = self.poll_watch(now)?;
+            if !(wrote || read || watched || self.poll_nudge(mux, now)) {
+                return Ok(());
+            }
+        }
+        panic!("a link does not come to rest");
+    }
+
+    /// Whether something was sealed.
+    fn poll_write(&mut self, mux: &mut Mux, network: &mut Network) -> Result<bool, LinkEnd> {
+        let mut sealed = false;
+        if self.output.is_empty() {
+            while self.output.len() < WRITE_AHEAD
+                && let Some(record) = mux.poll_transmit()
+            {
+                self.seal(&record);
+                sealed = true;
+            }
+        }
+        if !self.output.is_empty() {
+            network.write(self.place, &mut self.output).map_err(|()| LinkEnd::Lost)?;
+        }
+        Ok(sealed)
+    }
+
+    /// Whether something was read.
+    fn poll_read(
+        &mut self,
+        mux: &mut Mux,
+        records: &mut u64,
+        network: &mut Network,
+    ) -> Result<bool, LinkEnd> {
+        if mux.read_paused() {
+            if let Watch::Ours(ours) = &mut self.watch {
+                ours.liveness.handle_paused(network.now);
+            }
+            return Ok(false);
+        }
+        if self.open_records(mux, records, network) {
+            return Ok(true);
+        }
+        let bytes = network.read(self.place).map_err(|()| LinkEnd::Lost)?;
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        self.opener.buffer().extend_from_slice(&bytes);
+        self.heard = true;
+        if let Watch::Ours(ours) = &mut self.watch {
+            ours.liveness.handle_bytes(network.now);
+        }
+        Ok(true)
+    }
+
+    /// Hands over what is complete, also what came bundled with the KCM or waited behind a pause.
+    fn open_records(&mut self, mux: &mut Mux, records: &mut u64, network: &Network) -> bool {
+        let mut any = false;
+        while !mux.read_paused() {
+            let Some(message) = self.opener.next_message().expect("honest bytes") else { break };
+            let record = Record::decode(message).expect("an honest record");
+            let data = matches!(record, Record::Open { .. } | Record::Data { .. } | Record::Close { .. });
+            let ping = matches!(record, Record::Ping(_));
+            *records += 1;
+            any = true;
+            self.heard = true;
+            let pong = mux.handle_record(record).expect("an honest peer");
+            match &mut self.watch {
+                Watch::Ours(ours) => {
+                    if data {
+                        ours.liveness.handle_data();
+                    }
+                    if ping {
+                        ours.timed = None;
+                    }
+                    if let Some(pong) = pong {
+                        ours.liveness.handle_pong(pong, network.now);
+                    }
+                }
+                Watch::Python(keepalive) => {
+                    if pong.is_some() {
+                        keepalive.handle_pong();
+                    }
+                }
+            }
+        }
+        any
+    }
+
+    /// Whether a PING was sealed.
+    fn poll_watch(&mut self, now: Instant) -> Result<bool, LinkEnd> {
+        let verdict = match &mut self.watch {
+            Watch::Ours(ours) if ours.liveness.deadline() <= now => ours.liveness.handle_timeout(now),
+            Watch::Python(keepalive) => keepalive.handle_timeout(now),
+            Watch::Ours(_) => Verdict::Quiet,
+        };
+        match verdict {
+            Verdict::Quiet => {
+                assert!(
+                    self.watch_deadline().is_none_or(|at| at > now),
+                    "a timer of the watch is due and nothing is done"
+                );
+                Ok(false)
+            }
+            Verdict::Ping(id) => {
+                self.ping(id);
+                Ok(true)
+            }
+            Verdict::Dead => Err(LinkEnd::Silent),
+        }
+    }
+
+    fn watch_deadline(&self) -> Option<Instant> {
+        match &self.watch {
+            Watch::Ours(ours) => Some(ours.liveness.deadline()),
+            Watch::Python(keepalive) => keepalive.deadline(),
+        }
+    }
+
+    fn ping(&mut self, id: PingId) {
+        self.seal(&Record::Ping(id));
+    }
+
+    /// Whether an ACK was asked for again.
+    fn poll_nudge(&mut self, mux: &mut Mux, now: Instant) -> bool {
+        let Watch::Ours(ours) = &mut self.watch else { return false };
+        let drained = mux.is_drained();
+        if drained {
+            ours.nudge_wait = NUDGE;
+        }
+        if drained || !self.output.is_empty() {
+            ours.nudged = None;
+            return false;
+        }
+        ours.nudged.get_or_insert(now);
+        if ours.nudge_due().is_none_or(|due| due > now) {
+            return false;
+        }
+        ours.nudged = Some(now);
+        ours.nudge_wait = (ours.nudge_wait * 2).min(NUDGE_MAX);
+        mux.nudge();
+        ours.timed = None;
+        true
+    }
+
+    fn seal(&mut self, record: &Record) {
+        let header = record.header();
+        self.sealer.seal(&[header.as_ref(), record.body()], &mut self.output).expect("within the limits");
+    }
+}
