@@ -119,6 +119,7 @@ impl From<DilationError> for Failure {
             DilationError::Wormhole(error) => return error.into(),
             DilationError::PeerCannotDilate { .. } | DilationError::Protocol(_) => Kind::PeerProgram,
             DilationError::Reflection => Kind::Code,
+            DilationError::PeerClosed => Kind::PeerLeft,
             _ => Kind::Local,
         };
         Failure { kind, message: error.to_string() }

@@ -1,13 +1,8 @@
 //! What the command tells its user, on standard error: one line for each thing that happens.
 
-use std::{
-    fmt::Display,
-    io::Write,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{fmt::Display, io::Write, process::ExitCode, time::Duration};
 
-use dilated::{DilationStatus, Generation, LinkStatus};
+use dilated::{DilationStatus, Generation, LinkStatus, Recovery};
 
 use crate::{
     exit::Failure,
@@ -73,7 +68,7 @@ enum Told {
     Nothing,
     Connecting,
     Connected(Generation),
-    Lost(Instant),
+    Lost,
     Stopped,
 }
 
@@ -90,20 +85,20 @@ impl LinkStory {
 
     /// Whether a link is being looked for.
     pub(crate) fn is_searching(&self) -> bool {
-        matches!(self.told, Told::Connecting | Told::Lost(_))
+        matches!(self.told, Told::Connecting | Told::Lost)
     }
 
     /// Whether there was a link, and is none now.
     pub(crate) fn is_lost(&self) -> bool {
-        matches!(self.told, Told::Lost(_))
+        matches!(self.told, Told::Lost)
     }
 
     /// The line for a state, unless it says nothing new.
-    pub(crate) fn tell(&mut self, status: &DilationStatus, now: Instant) -> Option<String> {
-        self.tell_link(status.generation, &status.link, now)
+    pub(crate) fn tell(&mut self, status: &DilationStatus) -> Option<String> {
+        self.tell_link(status.generation, &status.link)
     }
 
-    fn tell_link(&mut self, generation: Generation, link: &LinkStatus, now: Instant) -> Option<String> {
+    fn tell_link(&mut self, generation: Generation, link: &LinkStatus) -> Option<String> {
         let (told, line) = match (&self.told, link) {
             (Told::Nothing, LinkStatus::Connecting) => {
                 (Told::Connecting, "looking for a path to the other side".to_owned())
@@ -112,21 +107,25 @@ impl LinkStory {
             (Told::Connected(before), LinkStatus::Connected { .. }) if *before == generation => {
                 return None;
             }
-            (Told::Connected(_), LinkStatus::Connected { path }) => (
-                Told::Connected(generation),
-                format!("lost and back at once {}", printable(&path.to_string())),
-            ),
-            (Told::Lost(since), LinkStatus::Connected { path }) => {
-                let outage = quote::duration(now.saturating_duration_since(*since));
+            (told, LinkStatus::Connected { path, recovered }) => {
                 let path = printable(&path.to_string());
-                (Told::Connected(generation), format!("back after {outage} {path}"))
+                let line = match recovered {
+                    None => format!("connected {path}"),
+                    Some(Recovery { reason, outage, .. }) => {
+                        let outage = quote::duration(*outage);
+                        // A loss that was over before anybody looked.
+                        let why = match told {
+                            Told::Lost => String::new(),
+                            _ => format!("lost: {}; ", printable(reason)),
+                        };
+                        format!("{why}back after {outage} {path}")
+                    }
+                };
+                (Told::Connected(generation), line)
             }
-            (_, LinkStatus::Connected { path }) => {
-                (Told::Connected(generation), format!("connected {}", printable(&path.to_string())))
-            }
-            (Told::Lost(_), LinkStatus::Reconnecting { .. }) => return None,
+            (Told::Lost, LinkStatus::Reconnecting { .. }) => return None,
             (_, LinkStatus::Reconnecting { reason }) => {
-                (Told::Lost(now), format!("lost: {}; looking for another path", printable(reason)))
+                (Told::Lost, format!("lost: {}; looking for another path", printable(reason)))
             }
             // The command itself says how it ended.
             (_, LinkStatus::Stopped { .. }) => {
@@ -148,31 +147,33 @@ mod tests {
 
     #[test]
     fn each_thing_is_told_once() {
-        let (mut story, begin) = (LinkStory::new(), crate::clock::now());
+        let mut story = LinkStory::new();
         let (first, second) = (Generation::default(), Generation::default().next());
-        let connected = LinkStatus::Connected { path: Path::inbound(([127, 0, 0, 1], 7).into()) };
+        let path = Path::inbound(([127, 0, 0, 1], 7).into());
+        let connected = |recovered| LinkStatus::Connected { path: path.clone(), recovered };
+        let recovered = |outage| Some(Recovery { reason: "re\x1bset".to_owned(), outage });
         let lost = |reason: &str| LinkStatus::Reconnecting { reason: reason.to_owned() };
-        let mut tell = |generation, link: &LinkStatus, seconds| {
-            story.tell_link(generation, link, begin + Duration::from_secs(seconds))
-        };
-        assert_eq!(tell(first, &LinkStatus::Waiting, 0), None);
+        let mut tell = |generation, link: &LinkStatus| story.tell_link(generation, link);
+        assert_eq!(tell(first, &LinkStatus::Waiting), None);
         assert_eq!(
-            tell(first, &LinkStatus::Connecting, 1).as_deref(),
+            tell(first, &LinkStatus::Connecting).as_deref(),
             Some("looking for a path to the other side")
         );
-        assert_eq!(tell(first, &LinkStatus::Connecting, 1), None);
-        assert_eq!(tell(first, &connected, 2).as_deref(), Some("connected <-tcp:127.0.0.1:7"));
-        assert_eq!(tell(first, &connected, 3), None);
+        assert_eq!(tell(first, &LinkStatus::Connecting), None);
+        assert_eq!(tell(first, &connected(None)).as_deref(), Some("connected <-tcp:127.0.0.1:7"));
+        assert_eq!(tell(first, &connected(None)), None);
         assert_eq!(
-            tell(first, &lost("re\x1bset"), 4).as_deref(),
+            tell(first, &lost("re\x1bset")).as_deref(),
             Some("lost: re\\u{1b}set; looking for another path")
         );
-        assert_eq!(tell(first, &lost("again"), 5), None);
-        assert_eq!(tell(second, &connected, 10).as_deref(), Some("back after 6.0 s <-tcp:127.0.0.1:7"));
+        assert_eq!(tell(first, &lost("again")), None);
+        let back = connected(recovered(Duration::from_secs(6)));
+        assert_eq!(tell(second, &back).as_deref(), Some("back after 6.0 s <-tcp:127.0.0.1:7"));
+        let back = connected(recovered(Duration::from_millis(3)));
         assert_eq!(
-            tell(second.next(), &connected, 11).as_deref(),
-            Some("lost and back at once <-tcp:127.0.0.1:7")
+            tell(second.next(), &back).as_deref(),
+            Some("lost: re\\u{1b}set; back after 3 ms <-tcp:127.0.0.1:7")
         );
-        assert_eq!(tell(second, &LinkStatus::Stopped { error: None }, 12), None);
+        assert_eq!(tell(second, &LinkStatus::Stopped { error: None }), None);
     }
 }

@@ -12,8 +12,8 @@ async fn run(mut command: Command) -> String {
     let output = soon("the end of the demonstration", command.output()).await.unwrap();
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}\n{errors}");
-    // "lost: why" and "back after 3 ms", or, when that was too quick to see, "lost and back at once".
-    for part in ["the link is cut", "link] lost", "back ", "Ana sent ", "The same: ", " MB/s"] {
+    // "lost: why" and "back after 3 ms", in two lines or, when that was too quick to see, in one.
+    for part in ["the link is cut", "link] lost: ", "back after ", "Ana sent ", "The same: ", " MB/s"] {
         assert!(said.contains(part), "{part:?} is missing in:\n{said}\n{errors}");
     }
     said.into_owned()

@@ -45,7 +45,7 @@ impl Stage {
         let mut changes = dilated.status_changes();
         let mut story = LinkStory::new();
         while let Some(status) = changes.next().await {
-            if let Some(line) = story.tell(&status, clock::now()) {
+            if let Some(line) = story.tell(&status) {
                 self.narrate(format_args!("[{who}'s link] {line}"))?;
             }
         }

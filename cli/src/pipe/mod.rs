@@ -19,7 +19,6 @@ use self::{
     verify::Terminal,
 };
 use crate::{
-    clock,
     exit::{Failure, Kind},
     options::{Global, PipeOptions},
     quote::{bytes, printable},
@@ -236,19 +235,21 @@ async fn watch_mailbox(wormhole: &Wormhole, complete: &watch::Sender<bool>, repo
                 }
                 None => tracing::info!("a message that is not a pipe's last word was ignored"),
             },
-            Event::Status(status) => {
-                match status.connection {
-                    ConnectionStatus::Connected if !present => {
-                        present = true;
-                        report.line("the mailbox server is back");
-                    }
-                    ConnectionStatus::Disconnected if present && was_greeted(wormhole) => {
-                        present = false;
-                        report.line("the mailbox server is gone, which matters only while there is no link; trying again");
-                    }
-                    _ => {}
+            Event::Status(status) => match status.connection {
+                ConnectionStatus::Connected if !present => {
+                    present = true;
+                    report.line("the mailbox server is back");
                 }
-            }
+                ConnectionStatus::Disconnected if present && was_greeted(wormhole) => {
+                    present = false;
+                    let reason = status.last_failure.as_deref().unwrap_or("no reason is known");
+                    report.line(format_args!(
+                            "the mailbox server is gone, which matters only while there is no link; trying again ({})",
+                            printable(reason)
+                        ));
+                }
+                _ => {}
+            },
             _ => {}
         }
     }
@@ -277,7 +278,7 @@ async fn narrate_link(
         tokio::select! {
             status = changes.next() => {
                 let Some(status) = status else { return std::future::pending().await };
-                let Some(line) = story.tell(&status, clock::now()) else { continue };
+                let Some(line) = story.tell(&status) else { continue };
                 advised = false;
                 if story.is_lost() && tokio::time::timeout(MOMENT, complete.wait_for(|c| *c)).await.is_ok() {
                     return std::future::pending().await;
