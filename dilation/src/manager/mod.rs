@@ -49,7 +49,7 @@ const PAUSED_FROM: u32 = 3;
 #[derive(Debug, Clone, Copy)]
 pub struct ManagerTiming {
     /// How long a generation may look for a link before the Leader starts the next one, and the Follower tells its
-    /// hints again. Default 60 s. Doubles each time up to `connect_timeout_max`, so that a peer that sleeps for a night
+    /// hints again. Default 10 s. Doubles each time up to `connect_timeout_max`, so that a peer that sleeps for a night
     /// does not fill the mailbox.
     pub connect_timeout: Duration,
     /// The ceiling of that doubling. Default 600 s.
@@ -65,7 +65,7 @@ pub struct ManagerTiming {
 impl Default for ManagerTiming {
     fn default() -> Self {
         ManagerTiming {
-            connect_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(10),
             connect_timeout_max: Duration::from_secs(600),
             short_lived: Duration::from_secs(2),
             pause: Duration::from_millis(250),
