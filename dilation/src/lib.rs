@@ -49,6 +49,8 @@ mod endpoint;
 mod error;
 mod generation;
 #[cfg(feature = "tokio")]
+mod inbox;
+#[cfg(feature = "tokio")]
 mod link;
 mod liveness;
 mod manager;

@@ -1,9 +1,6 @@
 //! The wormhole: a code, a key, messages through the mailbox, and the way to `dilate`.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use dilated_mailbox::{
     Code, Key, WormholeError,
@@ -21,6 +18,7 @@ use crate::{
     driver::Driver,
     endpoint::{DilateRequest, Dilated},
     error::DilationError,
+    inbox::Inbox,
 };
 
 /// Builds a [`Wormhole`]. Made by [`Wormhole::builder`].
@@ -148,13 +146,6 @@ pub(crate) struct Requests {
     pub(crate) dropped: bool,
     /// Why nobody will look at requests any more.
     pub(crate) ended: Option<WormholeError>,
-}
-
-/// Messages that the application has not taken yet.
-#[derive(Debug, Default)]
-pub(crate) struct Inbox {
-    pub(crate) messages: VecDeque<Vec<u8>>,
-    pub(crate) bytes: usize,
 }
 
 /// Shared by the handles and the driver.
@@ -357,7 +348,7 @@ impl Wormhole {
     ///
     /// Cancel safe: a message is taken only when it is returned.
     pub async fn next_message(&self) -> Result<Vec<u8>, WormholeError> {
-        self.value(|_| self.take_message()).await
+        self.value(|_| self.handle.shared.inbox().pop()).await
     }
 
     /// Everything that happens, what already happened first. Messages are shared with
@@ -439,13 +430,6 @@ impl Wormhole {
         }
     }
 
-    fn take_message(&self) -> Option<Vec<u8>> {
-        let mut inbox = self.handle.shared.inbox();
-        let message = inbox.messages.pop_front()?;
-        inbox.bytes -= message.len();
-        Some(message)
-    }
-
     /// Waits until `get` finds something, or the wormhole has ended.
     async fn value<T>(&self, mut get: impl FnMut(&Snapshot) -> Option<T>) -> Result<T, WormholeError> {
         let mut state = self.handle.state.clone();
@@ -523,7 +507,7 @@ impl EventSource {
         if let Some(versions) = once(&mut seen.versions, state.versions.as_ref()) {
             return Some(Event::Versions(versions.app_versions));
         }
-        if let Some(message) = self.wormhole.take_message() {
+        if let Some(message) = self.wormhole.handle.shared.inbox().pop() {
             return Some(Event::Message(message));
         }
         if seen.status.as_ref() != Some(&state.status) {

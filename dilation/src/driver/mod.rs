@@ -34,11 +34,6 @@ use crate::{
     wormhole::{Shared, Snapshot},
 };
 
-/// Messages that may wait for the application, in number and bytes. A peer that sends more, to a program that does
-/// not read, would otherwise fill its memory; bulk data belongs into subchannels, which have flow control.
-const MAX_INBOX_MESSAGES: usize = 4096;
-const MAX_INBOX_BYTES: usize = 16 * 1024 * 1024;
-
 /// Links that may end, one after the other, with a record that cannot be read. The peer sends it again on every new
 /// link, so it would go on for ever.
 const MAX_UNREADABLE: u32 = 3;
@@ -205,7 +200,10 @@ impl Driver {
                 self.manager.handle_versions(&versions.can_dilate, now);
                 self.state.send_modify(|s| s.versions = Some(versions));
             }
-            MailboxEvent::Message(message) => self.deliver(message)?,
+            MailboxEvent::Message(message) => {
+                self.shared.inbox().push(message)?;
+                self.state.send_modify(|s| s.messages += 1);
+            }
             MailboxEvent::Dilate(message) => self.manager.handle_message(message, now),
             event => {
                 tracing::debug!(?event, "mailbox");
@@ -213,22 +211,6 @@ impl Driver {
                 self.manager.handle_mailbox(up);
             }
         }
-        Ok(())
-    }
-
-    fn deliver(&mut self, message: Vec<u8>) -> Result<(), WormholeError> {
-        let mut inbox = self.shared.inbox();
-        let full = |what, limit| Err(WormholeError::Limit { what, limit: limit as u64 });
-        if inbox.messages.len() >= MAX_INBOX_MESSAGES {
-            return full("messages that wait for next_message()", MAX_INBOX_MESSAGES);
-        }
-        if inbox.bytes + message.len() > MAX_INBOX_BYTES {
-            return full("bytes of messages that wait for next_message()", MAX_INBOX_BYTES);
-        }
-        inbox.bytes += message.len();
-        inbox.messages.push_back(message);
-        drop(inbox);
-        self.state.send_modify(|s| s.messages += 1);
         Ok(())
     }
 
