@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 
 # Only events may appear on the real standard output: what the packages print goes to standard error.
 EVENTS = os.dup(1)
@@ -24,6 +25,11 @@ from wormhole._status import Connected as MailboxConnected  # noqa: E402
 from zope.interface import implementer  # noqa: E402
 
 from data import data  # noqa: E402
+
+
+def microseconds():
+    """The machine's clock, which all processes share."""
+    return int(time.time() * 1e6)
 
 
 @implementer(IPushProducer)
@@ -87,6 +93,7 @@ class Channel(Protocol):
         self.peer, self.id, self.name, self.options = peer, id, name, options
         self.mode = options.get("mode", "collect")
         self.progress = options.get("progress", 0)
+        self.gap, self.last = options.get("gap"), microseconds()
         self.received = self.sent = self.messages = 0
         self.reported = 0
         self.hash = hashlib.sha256()
@@ -101,6 +108,9 @@ class Channel(Protocol):
             self.start_pump(self.options, then=self.options.get("then", "close"))
 
     def dataReceived(self, piece):
+        last, self.last = self.last, microseconds()
+        if self.gap is not None and self.last - last > self.gap * 1000:
+            self.emit("gap", began=last, ended=self.last)
         self.received += len(piece)
         self.messages += 1
         self.hash.update(piece)
@@ -115,7 +125,7 @@ class Channel(Protocol):
     def report_progress(self, count):
         if self.progress and count - self.reported >= self.progress:
             self.reported = count - count % self.progress
-            self.emit("progress", bytes=count)
+            self.emit("progress", bytes=count, at=microseconds())
 
     def write(self, piece):
         self.sent += len(piece)
@@ -231,7 +241,7 @@ class Peer(LineOnlyReceiver):
         connected = isinstance(status.mailbox_connection, MailboxConnected)
         if connected != self.mailbox:
             self.mailbox = connected
-            self.emit("mailbox", connected=connected)
+            self.emit("mailbox", connected=connected, at=microseconds())
 
     def error(self, failure, command=None):
         self.emit("error", kind=failure.type.__name__, message=failure.getErrorMessage(), command=command)
@@ -331,11 +341,12 @@ class Peer(LineOnlyReceiver):
                 role=self.role(),
                 path=connection._description,
                 ms=self.milliseconds(),
+                at=microseconds(),
             )
             made(connection)
 
         def connection_lost():
-            self.emit("lost", link=self.links, ms=self.milliseconds())
+            self.emit("lost", link=self.links, ms=self.milliseconds(), at=microseconds())
             lost()
 
         self.manager.connector_connection_made = connection_made

@@ -62,10 +62,10 @@ pub(crate) struct Summary {
 }
 
 /// How long after the last disturbance the two sides may take to be connected and done.
-const CONVERGENCE: Duration = Duration::from_secs(180);
+const CONVERGENCE: Duration = Duration::from_secs(120);
 /// The same with Python, which tells its hints once: only the Leader's next generation helps, and its patience doubles up
 /// to 600 s.
-const CONVERGENCE_WITH_PYTHON: Duration = Duration::from_secs(900);
+const CONVERGENCE_WITH_PYTHON: Duration = Duration::from_secs(240);
 /// How long the agreement of the two sides is watched before it counts.
 const WATCH: Duration = Duration::from_secs(60);
 /// More events in one second mean that something spins.

@@ -16,7 +16,10 @@ use dilated::{
     server::{MailboxServer, Relay, RelayConfig, ServerConfig, StoreKind},
 };
 use dilated_mailbox::client::ConnectionStatus;
-use dilated_tests::data::{BLOCK, Data};
+use dilated_tests::{
+    data::{BLOCK, Data},
+    lab,
+};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -44,7 +47,7 @@ async fn run() -> Result<(), Failure> {
         "relay" => relay(&options, commands).await,
         "probe" => probe(&options).await,
         #[cfg(target_os = "linux")]
-        "wire" => dilated_tests::lab::carry(&options, commands, emit).await,
+        "wire" => lab::carry(&options, commands, emit).await,
         "peer" => Peer::new(&options)?.run(commands).await,
         mode => Err(format!("there is no mode {mode}").into()),
     }
@@ -180,7 +183,8 @@ impl Peer {
         let dilated = self.wormhole.dilate(self.config.clone())?;
         for sink in sinks.as_array().into_iter().flatten() {
             let listener = dilated.listener_for(text(sink, "name")?)?;
-            self.stream(receive(listener, number(sink, "seed")?, number(sink, "progress")?));
+            let gap = sink["gap"].as_u64().map(Duration::from_millis);
+            self.stream(receive(listener, number(sink, "seed")?, number(sink, "progress")?, gap));
         }
         tell_changes(&dilated, self.start);
         self.dilated = Some(dilated);
@@ -208,11 +212,12 @@ impl Peer {
         let connector = self.dilated()?.connector_for(text(command, "name")?)?;
         let (data, size) = (Data::new(number(command, "seed")?), number(command, "size")?);
         let (hold, release) = (number(command, "hold")?, Arc::clone(&self.release));
-        let pause = Duration::from_secs(1) * u32::try_from(BLOCK)? / u32::try_from(number(command, "rate")?)?;
+        let chunk = command["chunk"].as_u64().map_or(Ok(BLOCK), usize::try_from)?;
+        let pause = Duration::from_secs(1) * u32::try_from(chunk)? / u32::try_from(number(command, "rate")?)?;
         self.stream(async move {
             let mut stream = connector.connect().await?;
             let (mut sent, mut held) = (0, false);
-            for piece in data.chunks(size, BLOCK) {
+            for piece in data.chunks(size, chunk) {
                 if sent >= hold && !std::mem::replace(&mut held, true) {
                     release.notified().await;
                 }
@@ -228,10 +233,16 @@ impl Peer {
     }
 }
 
-/// Compares the first stream that comes with that of `seed`.
-async fn receive(mut listener: Listener, seed: u64, progress: u64) -> Result<(), Failure> {
+/// Compares the first stream that comes with that of `seed`, and tells of times longer than `gap` in which none comes.
+async fn receive(
+    mut listener: Listener,
+    seed: u64,
+    progress: u64,
+    gap: Option<Duration>,
+) -> Result<(), Failure> {
     let mut stream = listener.accept().await?;
     let mut check = Data::new(seed).check();
+    let mut last = lab::clock();
     let (mut buffer, mut next) = (vec![0; 256 * 1024], progress);
     loop {
         let n = stream.read(&mut buffer).await?;
@@ -240,8 +251,13 @@ async fn receive(mut listener: Listener, seed: u64, progress: u64) -> Result<(),
             emit(&json!({"event": "closed", "local": false, "bytes": check.received()}));
             return Ok(());
         }
+        let now = lab::clock();
+        if gap.is_some_and(|gap| now.saturating_sub(last) > gap) {
+            emit(&json!({"event": "gap", "began": micros(last)?, "ended": micros(now)?}));
+        }
+        last = now;
         if check.received() >= next {
-            emit(&json!({"event": "progress", "bytes": check.received()}));
+            emit(&json!({"event": "progress", "bytes": check.received(), "at": micros(now)?}));
             next = check.received() + progress;
         }
     }
@@ -258,12 +274,13 @@ fn tell_changes(dilated: &Dilated, start: Instant) {
             if now != link && (now["state"] == "connected" || now["state"] != link["state"]) {
                 link = now.clone();
                 now["ms"] = json!(milliseconds(start)?);
+                now["at"] = json!(micros(lab::clock())?);
                 emit(&now);
             }
             let connected = json!(status.mailbox.connection == ConnectionStatus::Connected);
             if connected != mailbox {
                 mailbox = connected;
-                emit(&json!({"event": "mailbox", "connected": mailbox}));
+                emit(&json!({"event": "mailbox", "connected": mailbox, "at": micros(lab::clock())?}));
             }
         }
         Ok(())
@@ -338,4 +355,8 @@ fn number(value: &Value, key: &str) -> Result<u64, Failure> {
 
 fn seconds(value: &Value, key: &str) -> Result<Duration, Failure> {
     Ok(value[key].as_f64().map(Duration::try_from_secs_f64).ok_or_else(|| format!("{key} is missing"))??)
+}
+
+fn micros(clock: Duration) -> Result<u64, Failure> {
+    Ok(u64::try_from(clock.as_micros())?)
 }

@@ -60,6 +60,14 @@ impl Lab {
         self.internet.nft("flush chain bridge lab forward");
     }
 
+    /// Swallows what begins new TCP connections between two hosts, until [`Lab::heal`].
+    pub fn part_new(&self, one: Host, other: Host) {
+        for (from, to) in [(one, other), (other, one)] {
+            let (from, to) = (from.name(), to.name());
+            self.drop_where(&format!("iifname {from} oifname {to} tcp flags & (syn | ack) == syn"));
+        }
+    }
+
     /// How many packets the blackholes and limits that are on have swallowed.
     pub fn dropped(&self) -> u64 {
         let rules = self.internet.run("nft", &["list", "chain", "bridge", "lab", "forward"]);
@@ -81,12 +89,7 @@ impl Lab {
     pub fn reset(&self, host: Host, far: SocketAddrV4) {
         let space = self.space(host);
         let (address, port) = (far.ip(), far.port());
-        let connections = space.run("ss", &["-Htn", "state", "established", "dst", &far.to_string()]);
-        // Receive queue, send queue, own address, the other's.
-        let own_port = |line: &str| line.split_whitespace().nth(2)?.rsplit(':').next()?.parse::<u16>().ok();
-        let own_ports: Vec<u16> = connections.lines().filter_map(own_port).collect();
-        assert!(!own_ports.is_empty(), "host {host:?} has no connection with {far}");
-        for own in own_ports {
+        for own in self.own_ports(host, far) {
             for (hook, packets) in [
                 ("input", format!("ip saddr {address} tcp sport {port} tcp dport {own}")),
                 ("output", format!("ip daddr {address} tcp dport {port} tcp sport {own}")),
@@ -97,5 +100,51 @@ impl Lab {
                 ));
             }
         }
+    }
+
+    /// Ends the host's TCP connections with the port `far` at once: the host's end fails, and the far end is sent a
+    /// reset.
+    ///
+    /// # Panics
+    ///
+    /// If there is none, or if the kernel cannot (its option `INET_DIAG_DESTROY`).
+    pub fn destroy(&self, host: Host, far: SocketAddrV4) {
+        let found = ["-KHtn", "state", "established", "dst", &far.to_string()];
+        // It lists those that it destroyed.
+        let destroyed = self.space(host).run("ss", &found);
+        assert!(!destroyed.trim().is_empty(), "no connection of host {host:?} with {far} was destroyed");
+    }
+
+    /// Swallows packets of the host's TCP connections with the port `far`, until [`Lab::heal`]. Later connections
+    /// are not touched.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn blackhole_connection(&self, host: Host, far: SocketAddrV4, direction: Direction) {
+        let (name, address, port) = (host.name(), far.ip(), far.port());
+        for own in self.own_ports(host, far) {
+            if direction != Direction::To {
+                self.drop_where(&format!(
+                    "iifname {name} ip daddr {address} tcp sport {own} tcp dport {port}"
+                ));
+            }
+            if direction != Direction::From {
+                self.drop_where(&format!(
+                    "oifname {name} ip saddr {address} tcp sport {port} tcp dport {own}"
+                ));
+            }
+        }
+    }
+
+    /// The host's ports in its TCP connections with the port `far`.
+    fn own_ports(&self, host: Host, far: SocketAddrV4) -> Vec<u16> {
+        let connections =
+            self.space(host).run("ss", &["-Htn", "state", "established", "dst", &far.to_string()]);
+        // Receive queue, send queue, own address, the other's.
+        let own_port = |line: &str| line.split_whitespace().nth(2)?.rsplit(':').next()?.parse::<u16>().ok();
+        let ports: Vec<u16> = connections.lines().filter_map(own_port).collect();
+        assert!(!ports.is_empty(), "host {host:?} has no connection with {far}");
+        ports
     }
 }

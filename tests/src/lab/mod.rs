@@ -25,6 +25,7 @@ mod events;
 mod namespace;
 mod nat;
 mod peer;
+mod timing;
 mod tools;
 mod wire;
 
@@ -43,6 +44,7 @@ pub use self::events::Direction;
 use self::namespace::Namespace;
 pub use self::nat::BEHIND;
 pub use self::peer::{Implementation, LabLink, LabPeer, PeerConfig, RECOVERY};
+pub use self::timing::{Gap, clock};
 pub use self::wire::{Wire, WireConfig};
 use crate::process::JsonProcess;
 

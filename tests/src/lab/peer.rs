@@ -2,26 +2,27 @@
 
 use std::time::Duration;
 
+use dilated::DilateConfig;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::tools::must;
 use crate::data::Data;
 use crate::process::{JsonProcess, matches};
-use crate::python::{PeerOptions, PeerRole, Python};
+use crate::python::{DEFAULT_PING_INTERVAL, PeerOptions, PeerRole, Python};
 
 /// How long a recovery may take before it counts as a hang: longer than every timer of ours, and than the 90 s after
 /// which a Python peer doubts its mailbox connection.
 pub const RECOVERY: Duration = Duration::from_secs(180);
 
 /// The subprotocol of the stream.
-const STREAM: &str = "lab";
+pub(super) const STREAM: &str = "lab";
 
 /// The application of all peers.
 const APPID: &str = "dilated.test/lab";
 
 /// The id that a Python peer gives to the stream which it sends.
-const SOURCE: &str = "source";
+pub(super) const SOURCE: &str = "source";
 
 /// Bytes a second that a source writes: the stream must still run when a test does something to it.
 const RATE: u64 = 16 * 1024 * 1024;
@@ -80,6 +81,21 @@ impl PeerConfig {
         }
     }
 
+    /// A peer with the timers that its users get.
+    pub fn released(implementation: Implementation, leader: bool) -> Self {
+        let defaults = DilateConfig::default();
+        Self {
+            implementation,
+            ping_interval: match implementation {
+                Implementation::Ours => defaults.liveness.ping_interval,
+                Implementation::Python => DEFAULT_PING_INTERVAL,
+            },
+            connect_timeout: defaults.timing.connect_timeout,
+            linger: defaults.linger,
+            ..Self::new(leader)
+        }
+    }
+
     /// What starts it.
     ///
     /// # Panics
@@ -127,10 +143,10 @@ pub struct LabLink {
 /// A peer that runs on a host of the lab. The commands and events of both implementations are those that
 /// `tests/python/README.md` lists, but for those of the link.
 pub struct LabPeer {
-    process: JsonProcess,
-    implementation: Implementation,
-    links: Vec<Value>,
-    seed: u64,
+    pub(super) process: JsonProcess,
+    pub(super) implementation: Implementation,
+    pub(super) links: Vec<Value>,
+    pub(super) seed: u64,
 }
 
 impl LabPeer {
@@ -274,23 +290,19 @@ impl LabPeer {
 
     /// What happened to the link so far, one line each, with its milliseconds since the start of the peer.
     pub fn story(&mut self) -> Vec<String> {
+        self.links_seen().iter().map(|event| format!("{} ms: {}", event["ms"], told(event))).collect()
+    }
+
+    /// What happened to the link so far.
+    pub(super) fn links_seen(&mut self) -> Vec<Value> {
         let of_link = |event: &Value| {
             let name = event["event"].as_str().unwrap_or_default();
             ["link", "connected", "lost"].contains(&name) && event["state"] != "connecting"
         };
-        let mut story = self.links.clone();
-        story.extend(self.process.passed().into_iter().filter(of_link));
-        story.sort_by_key(|event| event["ms"].as_u64());
-        let line = |event: &Value| {
-            let state = event["state"].as_str().or(event["event"].as_str()).unwrap_or_default();
-            let what = event["reason"].as_str().or(event["path"].as_str()).unwrap_or_default();
-            let (name, number) = match event.get("generation") {
-                Some(generation) => ("generation", generation),
-                None => ("link", &event["link"]),
-            };
-            format!("{} ms: {state} ({name} {number}) {what}", event["ms"])
-        };
-        story.iter().map(line).collect()
+        let mut seen = self.links.clone();
+        seen.extend(self.process.passed().into_iter().filter(of_link));
+        seen.sort_by_key(|event| event["ms"].as_u64());
+        seen
     }
 
     /// Stops the process where it is, as sleep does.
@@ -328,4 +340,15 @@ impl LabPeer {
     pub async fn finish(self) {
         self.process.finish().await;
     }
+}
+
+/// What an event says about the link, for people.
+pub(super) fn told(event: &Value) -> String {
+    let state = event["state"].as_str().or(event["event"].as_str()).unwrap_or_default();
+    let what = event["reason"].as_str().or(event["path"].as_str()).unwrap_or_default();
+    let (name, number) = match event.get("generation") {
+        Some(generation) => ("generation", generation),
+        None => ("link", &event["link"]),
+    };
+    format!("{state} ({name} {number}) {what}")
 }
