@@ -44,8 +44,8 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Wormhole options (pipe, doctor)")]
 pub(crate) struct Global {
-    /// Mailbox server to meet at, ws://host:port/v1 or wss://…; several are tried in turn, and both sides need one
-    /// in common [default: the public one]
+    /// Mailbox server to meet at, ws://host:port/v1 or wss://…; of several the later stand in for the first, so name
+    /// the same in the same order on both sides [default: the public one]
     #[arg(
         long,
         global = true,

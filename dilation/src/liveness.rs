@@ -227,6 +227,9 @@ impl Liveness {
 
     /// Decides what to do `now`.
     pub fn handle_timeout(&mut self, now: Instant) -> Verdict {
+        if now >= self.deadline() + self.config.suspicion {
+            self.handle_late(now);
+        }
         if self.debts().any(|(debt, patience)| debt.since + patience <= now) {
             return Verdict::Dead;
         }
@@ -260,6 +263,15 @@ impl Liveness {
         let id = PingId::from(self.counter.to_be_bytes());
         self.sent = Some((id, now));
         Verdict::Ping(id)
+    }
+
+    /// It was us who did not look, asleep or without processor time. What the peer owed may be on its way: it gets its
+    /// time again, but the link is suspect.
+    fn handle_late(&mut self, now: Instant) {
+        let fresh = Debt { since: now, reminded: false };
+        self.data = self.data.map(|_| fresh);
+        self.ping = self.ping.map(|(_, active)| (fresh, active));
+        self.suspicion = Some(fresh);
     }
 
     fn debts(&self) -> impl Iterator<Item = (Debt, Duration)> {
@@ -483,6 +495,24 @@ mod tests {
             }
         }
         assert!(pings >= 49, "the peer must hear that we live: {pings} PINGs in 25 s");
+    }
+
+    #[test]
+    fn who_slept_does_not_blame_the_peer() {
+        let mut bench = Bench::loaded(20);
+        bench.now = bench.start + ms(8000);
+        let Verdict::Ping(id) = bench.liveness.handle_timeout(bench.now) else {
+            panic!("it is asked at once")
+        };
+        assert_eq!(bench.liveness.deadline(), bench.now + ms(500), "and has to answer soon");
+        bench.liveness.handle_bytes(bench.now + ms(100));
+        bench.liveness.handle_pong(id, bench.now + ms(100));
+        bench.liveness.set_in_flight(false, bench.now + ms(100));
+        assert!(!bench.liveness.is_suspect());
+
+        let mut bench = Bench::loaded(20);
+        bench.now = bench.start + ms(8000);
+        assert_eq!(bench.silence(20_000), [(8000, "ping"), (8500, "dead")]);
     }
 
     #[test]

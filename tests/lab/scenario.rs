@@ -252,52 +252,39 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// A module of tests for each scenario, one for each of these pairings.
+macro_rules! with_pairings {
+    (@ [$($test:ident $pairing:ident),*] $name:ident $scenario:expr) => {
+        mod $name {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $test() {
+                    ($scenario)(crate::scenario::Pairing::$pairing).await;
+                }
+            )*
+        }
+    };
+    ($pairings:tt $($name:ident => $scenario:expr;)*) => {
+        $(crate::scenario::with_pairings!(@ $pairings $name $scenario);)*
+    };
+}
+pub(crate) use with_pairings;
+
 /// Tests with every pairing.
 macro_rules! scenarios {
-    ($($name:ident => $scenario:expr;)*) => {$(
-        mod $name {
-            use crate::scenario::Pairing;
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn a_leads() {
-                ($scenario)(Pairing::ALeads).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn b_leads() {
-                ($scenario)(Pairing::BLeads).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn python_follows() {
-                ($scenario)(Pairing::PythonFollows).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn python_leads() {
-                ($scenario)(Pairing::PythonLeads).await;
-            }
+    ($($scenarios:tt)*) => {
+        crate::scenario::with_pairings! {
+            [a_leads ALeads, b_leads BLeads, python_follows PythonFollows, python_leads PythonLeads]
+            $($scenarios)*
         }
-    )*};
+    };
 }
 pub(crate) use scenarios;
 
 /// Tests of what only our own peers can do.
 macro_rules! scenarios_of_ours {
-    ($($name:ident => $scenario:expr;)*) => {$(
-        mod $name {
-            use crate::scenario::Pairing;
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn a_leads() {
-                ($scenario)(Pairing::ALeads).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn b_leads() {
-                ($scenario)(Pairing::BLeads).await;
-            }
-        }
-    )*};
+    ($($scenarios:tt)*) => {
+        crate::scenario::with_pairings! { [a_leads ALeads, b_leads BLeads] $($scenarios)* }
+    };
 }
 pub(crate) use scenarios_of_ours;

@@ -2,9 +2,9 @@
 //! reset, stalled in one direction or both, cut after some bytes, slowed down; the mailbox server and the relay are
 //! away or restarted; links are abandoned. Every byte is checked.
 //!
-//! Time is compressed. All timers are about sixty times shorter than by default, and a fault begins about every half
+//! Time is compressed. Timers are several to sixty times shorter than by default, and a fault begins about every half
 //! second, where an hour of a bad network would have one every 30 s: 60 s of this are that hour, with its 120
-//! faults. What cannot be shortened is the pause of the mailbox client after a failed connection, which is at least 1 s.
+//! faults.
 //!
 //! * `DILATED_SOAK_SECONDS`: how long (default 5; a long run is 3600).
 //! * `DILATED_SOAK_SEED`: repeats the choices of a run. What they meet depends on the machine's timing, so a failure

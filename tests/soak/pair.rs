@@ -57,7 +57,15 @@ impl Pair {
     ) -> Pair {
         let wormhole = |side: usize| {
             let url = format!("ws://{}/v1", world.mailbox_proxies[side].address());
-            Wormhole::builder("dilated.test/soak").mailbox(url).build().expect("a good address")
+            Wormhole::builder("dilated.test/soak")
+                .mailbox(url)
+                .net(|net| {
+                    net.backoff_first = Duration::from_millis(20);
+                    net.backoff_max = Duration::from_secs(1);
+                    net.probe_timeout = Duration::from_millis(300);
+                })
+                .build()
+                .expect("a good address")
         };
         let (a, b) = (wormhole(0), wormhole(1));
         let code = soon("a code", a.allocate_code(2)).await.expect("a code");
@@ -201,14 +209,20 @@ fn config(side: usize, route: Route, role: RolePreference, world: &World, rng: &
 /// The timers, shortened about as much as the faults are.
 fn hurry(config: &mut DilateConfig) {
     config.liveness.ping_interval = Duration::from_millis(200);
+    config.liveness.ping_timeout = Duration::from_millis(300);
+    config.liveness.silence = Duration::from_millis(300);
+    config.liveness.first_silence = Duration::from_millis(600);
+    config.liveness.longest = Duration::from_secs(2);
     config.timing.connect_timeout = Duration::from_secs(1);
     config.timing.connect_timeout_max = Duration::from_secs(4);
     config.timing.short_lived = Duration::from_millis(50);
     config.timing.pause = Duration::from_millis(10);
     config.timing.pause_max = Duration::from_millis(200);
+    config.connector.race.patience_first = Duration::from_millis(250);
     config.connector.race.patience_max = Duration::from_secs(1);
     config.connector.handshake_timeout = Duration::from_secs(1);
     config.connector.race.relay_delay = Duration::from_millis(50);
+    config.connector.race.relay_delay_again = Duration::from_millis(20);
     config.connector.race.retry_first = Duration::from_millis(50);
     config.connector.race.retry_max = Duration::from_millis(400);
 }

@@ -6,7 +6,7 @@ mod dilation;
 use std::{
     future::{Future, pending},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use dilated_mailbox::{
@@ -38,9 +38,6 @@ use crate::{
 /// link, so it would go on for ever.
 const MAX_UNREADABLE: u32 = 3;
 
-/// Changes of the network are acted upon no more often than this.
-const DISTURBANCES_APART: Duration = Duration::from_millis(200);
-
 /// How far an orderly close has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -61,8 +58,6 @@ pub(crate) struct Driver {
     key: Option<Key>,
     manager: Manager,
     monitor: Monitor,
-    /// When the monitor last had something to tell.
-    disturbed: Option<Instant>,
     dilation: Option<Dilation>,
     phase: Phase,
 }
@@ -93,7 +88,6 @@ impl Driver {
             key: None,
             manager: Manager::new(HintLimits::default(), ManagerTiming::default()),
             monitor: Monitor::start(monitor),
-            disturbed: None,
             dilation: None,
             phase: Phase::Open,
         }
@@ -114,7 +108,7 @@ impl Driver {
                     () = self.shared.woken() => Woken::Requests,
                     event = optional(connector.map(Connector::next)) => Woken::Connector(event),
                     end = optional(link.map(LinkPump::run)) => Woken::Link(end),
-                    what = disturbance(&mut self.monitor, self.disturbed) => Woken::Machine(what),
+                    what = self.monitor.next() => Woken::Machine(what),
                     () = sleep_until(deadline) => Woken::Timer,
                 }
             };
@@ -259,7 +253,6 @@ impl Driver {
     /// The addresses or routes of this machine changed, or it slept.
     fn handle_disturbance(&mut self, what: &Disturbance) {
         tracing::info!(%what, "the network may have changed");
-        self.disturbed = Some(clock::now());
         self.mailbox.network_changed();
         let Some(dilation) = &mut self.dilation else { return };
         if let Some(connector) = &mut dilation.connector {
@@ -496,15 +489,6 @@ impl Drop for Driver {
             request.mux.fail(EndReason::closed("the wormhole's task is gone"));
         }
     }
-}
-
-/// What happens to the machine. The first change is told at once; one that follows at its heels waits a little, so that
-/// an interface that flaps does not make us begin anew all the time.
-async fn disturbance(monitor: &mut Monitor, last: Option<Instant>) -> Disturbance {
-    if let Some(last) = last {
-        tokio::time::sleep_until((last + DISTURBANCES_APART).into()).await;
-    }
-    monitor.next().await
 }
 
 /// The future, or one that never ends.

@@ -24,8 +24,17 @@ fuzz_target!(|data: &[u8]| {
             b"!follow" => manager.dilate(DilationSide::random(RolePreference::Follower, &mut rng), now),
             b"!versions" => manager.handle_versions(&["ged".to_owned()], now),
             b"!old" => manager.handle_versions(&[], now),
-            b"!selected" => drop(manager.handle_selected(now)),
-            b"!lost" => manager.handle_link_lost(now),
+            b"!selected" => {
+                manager.handle_selected(now);
+            }
+            b"!heard" => manager.handle_heard(),
+            b"!lost" => manager.handle_link_lost(now, false),
+            b"!lost later" => manager.handle_link_lost(now, true),
+            b"!hints" => manager.handle_local_hints(Vec::new()),
+            b"!moved" => manager.handle_network_change(now),
+            b"!mailbox" => manager.handle_mailbox(true),
+            b"!no mailbox" => manager.handle_mailbox(false),
+            b"!closing" => manager.say_closing(),
             b"!late" => {
                 if let Some(at) = manager.poll_timeout() {
                     now = now.max(at);

@@ -33,6 +33,9 @@ pub struct MonitorConfig {
     pub sleep_threshold: Duration,
     /// How often the addresses are listed where the system does not tell of changes. Default 2 s; at least 10 ms.
     pub poll: Duration,
+    /// What happens is told at once, and what follows at its heels so much later: an interface that flaps shall not
+    /// make anybody begin anew all the time. Default 200 ms.
+    pub apart: Duration,
 }
 
 impl Default for MonitorConfig {
@@ -41,6 +44,7 @@ impl Default for MonitorConfig {
             tick: Duration::from_secs(1),
             sleep_threshold: Duration::from_secs(2),
             poll: Duration::from_secs(2),
+            apart: Duration::from_millis(200),
         }
     }
 }
@@ -100,6 +104,9 @@ pub struct Monitor {
     tally: watch::Receiver<Tally>,
     /// The part of the tally that was reported.
     reported: Tally,
+    apart: Duration,
+    /// When something was reported last.
+    last: Option<Instant>,
     _task: JoinSet<()>,
 }
 
@@ -122,23 +129,28 @@ impl Monitor {
         source: Source,
         list: impl Fn() -> Vec<IpAddr> + Send + 'static,
     ) -> Monitor {
+        let apart = config.apart;
         let (teller, tally) = watch::channel(Tally::default());
         let watch = Watch::new(config, source, list, teller);
         let mut task = JoinSet::new();
         task.spawn(watch.run());
-        Monitor { tally, reported: Tally::default(), _task: task }
+        Monitor { tally, reported: Tally::default(), apart, last: None, _task: task }
     }
 
-    /// Waits for something to happen. What happened several times since the last call is told once. Never ends
-    /// otherwise.
+    /// Waits for something to happen, and after that at least [`MonitorConfig::apart`]. What happened several times since
+    /// the last call is told once. Never ends otherwise.
     ///
     /// Cancel safe: nothing is lost.
     pub async fn next(&mut self) -> Disturbance {
+        if let Some(last) = self.last {
+            tokio::time::sleep_until((last + self.apart).into()).await;
+        }
         let reported = self.reported;
         let Ok(tally) = self.tally.wait_for(|tally| *tally != reported).await.map(|tally| *tally) else {
             // The runtime is ending, and nobody watches any more.
             return std::future::pending().await;
         };
+        self.last = Some(now());
         if tally.slept != reported.slept {
             self.reported.slept = tally.slept;
             Disturbance::Woke { after: tally.slept.saturating_sub(reported.slept) }

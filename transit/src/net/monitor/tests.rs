@@ -70,6 +70,21 @@ async fn what_happens_while_nobody_asks_is_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_change_is_told_at_once_and_the_next_apart_from_it() {
+    let machine = Machine::default();
+    let mut monitor = machine.monitor();
+    machine.set(&[1]);
+    assert_eq!(monitor.next().await, Disturbance::Addresses);
+    let first = now();
+    for last in 2..5 {
+        machine.set(&[last]);
+    }
+    assert_eq!(monitor.next().await, Disturbance::Addresses);
+    assert!(now() >= first + MonitorConfig::default().apart);
+    assert_eq!(within_an_hour(&mut monitor).await, None, "and all of them as one");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_that_jumps_is_sleep_and_one_that_runs_fast_is_not() {
     let mut monitor = Machine::default().monitor();
     // Before its task runs for the first time.
@@ -100,7 +115,12 @@ async fn the_end_of_the_monitor_ends_its_task() {
 
 #[test]
 fn no_interval_is_too_short() {
-    let zero = MonitorConfig { tick: Duration::ZERO, sleep_threshold: Duration::ZERO, poll: Duration::ZERO };
+    let zero = MonitorConfig {
+        tick: Duration::ZERO,
+        sleep_threshold: Duration::ZERO,
+        poll: Duration::ZERO,
+        apart: Duration::ZERO,
+    };
     let bounded = zero.bounded();
     assert!(bounded.tick >= SHORTEST && bounded.poll >= SHORTEST, "{bounded:?}");
     assert_eq!(MonitorConfig::default().bounded(), MonitorConfig::default());
