@@ -47,7 +47,7 @@ pub struct PeerConfig {
     pub listen: bool,
     /// Whether it may meet its peer at the relay.
     pub relay: bool,
-    /// Ours: see [`dilated::DilateConfig::ping_interval`]. Python: between a Leader's pings, of which it misses two.
+    /// Ours: see [`dilated::LivenessConfig::ping_interval`]. Python: between a Leader's pings, of which it misses two.
     pub ping_interval: Duration,
     /// Ours only: see [`dilated::ManagerTiming::connect_timeout`].
     pub connect_timeout: Duration,
