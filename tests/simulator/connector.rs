@@ -99,7 +99,9 @@ impl Connector {
 
     /// Begins a search, or begins anew with one that runs.
     pub(crate) fn search(&mut self, network: &mut Network) {
-        self.rest(network);
+        if self.race.is_some() || self.style == Style::Python {
+            self.rest(network);
+        }
         if self.style == Style::Python {
             self.remembered.clear();
             self.port += 1;

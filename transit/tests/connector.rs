@@ -420,3 +420,39 @@ async fn a_change_of_network_gives_up_dials_and_tells_hints_again() {
     let _again = soon("another dial", silent.accept()).await.expect("accepted");
     driven.abort();
 }
+
+#[tokio::test]
+async fn a_leader_who_dials_before_we_search_may_go_on() {
+    let mut follower = Connector::new(config(Role::Follower)).expect("a listener");
+    follower.handle_network_change();
+    let port = port(&hints(&mut follower).await);
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("listening");
+    let ephemeral = Ephemeral::generate(&mut rand::rng());
+    let key = DilationKey::new([9; 32]);
+    let mut handshake = LinkHandshake::new(Role::Leader, key, ephemeral, None, HandshakeLimits::default());
+    let (mut input, mut searches) = (BytesMut::new(), false);
+    while !handshake.is_confirmed() {
+        if let Some(output) = handshake.poll_output() {
+            stream.write_all(&output).await.expect("sent");
+        }
+        input.clear();
+        let reading = async {
+            tokio::select! {
+                read = stream.read_buf(&mut input) => read.expect("open"),
+                () = async { loop { follower.next().await; } } => 0,
+            }
+        };
+        assert!(soon("bytes", reading).await > 0, "the connection was closed");
+        handshake.handle_input(&input).expect("an honest Follower");
+        // It hears of the new generation in the middle of the handshake.
+        if !std::mem::replace(&mut searches, true) {
+            follower.search();
+        }
+    }
+    let (mut sealer, _) = handshake.into_pipe().expect("confirmed");
+    let mut output = BytesMut::new();
+    sealer.seal(&[dilated_transit::KCM], &mut output).expect("short");
+    stream.write_all(&output).await.expect("sent");
+    let (link, _) = selected(&mut follower).await;
+    assert!(link.path.is_inbound());
+}

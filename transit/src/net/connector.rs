@@ -171,10 +171,13 @@ impl Connector {
         })
     }
 
-    /// Begins a search, or begins anew with one that runs: whatever is under way belongs to a generation that is over,
-    /// and is closed. The peer's hints that are known are dialled at once.
+    /// Begins a search. The peer's hints that are known are dialled at once. Begun while one runs it is another: what is
+    /// under way belongs to a generation that is over, and is closed. But a peer who dialled us between searches has
+    /// only been faster, and may go on.
     pub fn search(&mut self) {
-        self.rest();
+        if self.race.is_some() {
+            self.rest();
+        }
         self.start_over();
     }
 
