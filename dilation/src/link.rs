@@ -26,10 +26,9 @@ use crate::{
 /// system call, small enough that an acknowledgement never waits long behind it.
 const BATCH: usize = 256 * 1024;
 
-/// The same for what goes ahead on a link that may die young, and how long the rest then waits for the peer's first
-/// bytes: they say what the peer has already. Links would else be spent on sending that again and again.
+/// The same for what goes ahead on a link that may die young. The rest waits for the peer's first bytes, which say what it
+/// has already: links would else be spent on sending that again and again.
 const FIRST_FLIGHT: usize = 16 * 1024;
-const FIRST_ANSWER: Duration = Duration::from_millis(250);
 
 /// Turns before the task yields to its siblings.
 const MAX_TURNS: usize = 16;
@@ -106,8 +105,8 @@ impl LinkPump {
     }
 
     /// The link before this one died young: begins carefully.
-    pub(crate) fn be_cautious(&mut self) {
-        self.cautious = Some(Box::pin(tokio::time::sleep(FIRST_ANSWER)));
+    pub(crate) fn be_cautious(&mut self, patience: Duration) {
+        self.cautious = Some(Box::pin(tokio::time::sleep(patience)));
     }
 
     /// How the link was reached.

@@ -25,6 +25,9 @@ pub struct LivenessConfig {
     /// The same on a link whose round trip under load is not known, because the peer has not acknowledged anything
     /// yet: a slow path may need that long for the first record. Default 4 s.
     pub first_silence: Duration,
+    /// After a link that died young the next one begins with one record, and waits so long for the peer's first bytes
+    /// before it sends more. Default 250 ms.
+    pub first_answer: Duration,
     /// How many round trips, smoothed as in RFC 6298, an answer may take. Default 4.
     pub round_trips: u32,
     /// After a change of this machine's addresses or routes, or its sleep, the link has this long to show that it
@@ -53,6 +56,7 @@ impl Default for LivenessConfig {
             ping_timeout: Duration::from_secs(3),
             silence: Duration::from_secs(1),
             first_silence: Duration::from_secs(4),
+            first_answer: Duration::from_millis(250),
             round_trips: 4,
             suspicion: Duration::from_millis(500),
             paused_ping: Duration::from_millis(250),

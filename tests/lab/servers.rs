@@ -71,16 +71,11 @@ scenarios! {
     the_mailbox_dies_while_the_link_is_up => super::mailbox_dies;
     the_mailbox_restarts_before_it_is_needed => super::mailbox_restarts;
     mailbox_and_link_are_cut_together => super::mailbox_and_link_die;
+    // Python asks a relay once for each message with hints: ours are told again.
+    the_relay_dies_and_comes_back => super::relay_restarts;
 }
 
 scenarios_of_ours! {
     // A Python peer takes one mailbox server only.
     the_mailbox_moves_away => super::mailbox_moves;
-    the_relay_dies_and_comes_back => super::relay_restarts;
-}
-
-// Python asks a relay once for each generation, and as a Leader waits for another answer for ever.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_relay_of_a_python_follower_dies_and_comes_back() {
-    relay_restarts(Pairing::PythonFollows).await;
 }

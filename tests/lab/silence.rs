@@ -6,7 +6,8 @@ use dilated_tests::lab::{Host, LabPeer};
 
 use crate::scenario::{Pairing, Plan, scenarios};
 
-/// Processes stand still for longer than any of their timers, of which the longest is the search's 5 s.
+/// Processes stand still for longer than the timers of the link and of the search, of which the longest is 5 s here. The
+/// mailbox connection, which is doubted after 60 s of silence, outlives it.
 async fn sleep_of(pairing: Pairing, hosts: &[Host]) {
     let plan = Plan::new(&format!("{hosts:?} sleep for 7 s"), pairing);
     let Some(scenario) = plan.start().await else { return };

@@ -240,7 +240,7 @@ impl Driver {
             pump.drain();
         }
         if self.manager.short_links() > 0 {
-            pump.be_cautious();
+            pump.be_cautious(config.liveness.first_answer);
         }
         let recovered = dilation.lost.take().map(|(reason, since)| Recovery {
             reason,
