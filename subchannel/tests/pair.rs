@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use dilated_subchannel::{
     id::{Parity, SubchannelId},
-    mux::{Mux, MuxConfig, RECORD_OVERHEAD, StreamKey, Usage},
+    mux::{MuxConfig, Names, RECORD_OVERHEAD, StreamKey, Usage, ged::Mux},
     record::{MAX_CHUNK, Name, Record},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -72,8 +72,7 @@ impl Pair {
             ..MuxConfig::default()
         };
         let side = |parity| {
-            let mut mux = Mux::new(config.clone());
-            mux.start(parity);
+            let mut mux = Mux::new(config.clone(), parity, Names::default());
             for name in NAMES {
                 mux.listen(&Name::from(name)).unwrap();
             }
@@ -346,8 +345,7 @@ fn an_echo_does_not_dead_lock_in_a_deep_pipe() {
     let client = MuxConfig { outbox_limit: 4 << 20, stream_queue: 4 << 20, ..MuxConfig::default() };
     let name = Name::from("echo");
     let [mut client, mut server] = [(client, Parity::Odd), (server, Parity::Even)].map(|(config, parity)| {
-        let mut mux = Mux::new(config);
-        mux.start(parity);
+        let mut mux = Mux::new(config, parity, Names::default());
         mux.link_up();
         mux
     });

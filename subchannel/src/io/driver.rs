@@ -1,27 +1,34 @@
 //! What the owner of the link calls. One task should do all of it: each `poll_*` keeps one waker.
 
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 
 use super::Multiplexer;
 use crate::{
+    frame::{Frame, Received, Violation},
     id::Parity,
-    mux::{EndReason, Progress, RecordError},
+    mux::{Batch, Dialect, EndReason, Progress, RecordError, dilated1},
     record::{PingId, Record},
 };
 
+/// What both dialects need.
 impl Multiplexer {
-    /// The roles are decided: those who wait to connect go on. Only the first call counts.
-    pub fn start(&self, parity: Parity) {
-        self.shared.with(|inner| inner.mux.start(parity));
+    /// Roles and dialect are decided: those who wait to connect go on. Only the first call counts.
+    pub fn start(&self, parity: Parity, dialect: Dialect) {
+        self.shared.with(|inner| inner.mux.start(parity, dialect));
     }
 
-    /// A link was chosen. [`poll_transmit`](Multiplexer::poll_transmit) starts with an ACK and what is
-    /// unacknowledged.
+    /// A link was chosen. In `ged`, [`poll_transmit`](Multiplexer::poll_transmit) starts with an ACK and what is
+    /// unacknowledged. In `dilated-1` this is for the first link of the wormhole only: nothing was sent before, so there
+    /// is no need to wait for the peer's RESUME. [`handle_resume`](Multiplexer::handle_resume) is for all others.
     pub fn link_up(&self) {
         self.shared.with(|inner| inner.mux.link_up());
     }
 
-    /// The link is lost. Nothing is transmitted and received records are ignored until the next.
+    /// The link is lost. Nothing is transmitted until the next; in `ged`, received records are ignored until then,
+    /// too.
     pub fn link_down(&self) {
         self.shared.with(|inner| inner.mux.link_down());
     }
@@ -32,65 +39,40 @@ impl Multiplexer {
         self.shared.with(|inner| inner.mux.fail(reason));
     }
 
-    /// Appends records for the link to `out` until their plaintexts reach `max_bytes` (at least one
-    /// record, which may be larger). `Pending` if there is nothing: `cx` is woken when there is.
-    pub fn poll_transmit(&self, cx: &mut Context<'_>, max_bytes: usize, out: &mut Vec<Record>) -> Poll<()> {
+    /// Fills `out` with records for the link, ready to be sealed, until their plaintexts reach `most` bytes (at least
+    /// one record, which may be larger). `Pending` if there is nothing: `cx` is woken when there is, and when
+    /// [`next_timeout`](Multiplexer::next_timeout) has moved forward.
+    pub fn poll_transmit(
+        &self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        most: usize,
+        out: &mut Batch,
+    ) -> Poll<()> {
         self.shared.with(|inner| {
-            let before = out.len();
-            let mut bytes = 0;
-            while let Some(record) = inner.mux.poll_transmit() {
-                bytes += record.encoded_len();
-                out.push(record);
-                if bytes >= max_bytes {
-                    break;
-                }
-            }
-            if out.len() > before {
+            if inner.mux.poll_transmit(now, most, out) {
                 return Poll::Ready(());
             }
+            inner.driver.timeout = inner.mux.poll_timeout();
             inner.park(cx, |inner| &mut inner.driver.transmit);
             Poll::Pending
         })
     }
 
-    /// Takes in a batch of records of the link under one lock, and wakes readers after it. Returns the
-    /// contents of the PONGs among them. Decrypt and decode before: the iterator runs under the lock.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] for the first record that is wrong. Those before it count, those after it do not;
-    /// drop the link, and unless [`RecordError::is_fatal`] make another.
-    pub fn handle(&self, records: impl IntoIterator<Item = Record>) -> Result<Vec<PingId>, RecordError> {
-        self.shared.with(|inner| {
-            let mut pongs = Vec::new();
-            for record in records {
-                pongs.extend(inner.mux.handle_record(record)?);
-            }
-            Ok(pongs)
-        })
+    /// When to call [`poll_transmit`](Multiplexer::poll_transmit) though nothing has happened; ask after each time
+    /// that it was `Pending`. `None` in `ged`.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.shared.lock().mux.poll_timeout()
     }
 
-    /// `Pending` while a receive limit is reached: leave the link's bytes in the socket. PONGs wait there
-    /// with everything else, so do not take their absence for a dead link meanwhile.
-    pub fn poll_read_allowed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.shared.with(|inner| {
-            if !inner.mux.read_paused() || inner.mux.ended().is_some() {
-                return Poll::Ready(());
-            }
-            inner.park(cx, |inner| &mut inner.driver.read_allowed);
-            Poll::Pending
-        })
-    }
-
-    /// How far the records have come on the current link; see [`Mux::progress`](crate::mux::Mux::progress).
+    /// How far what we send has come on the current link; see [`Mux::progress`](crate::mux::Mux::progress).
     pub fn progress(&self) -> Progress {
-        self.shared.with(|inner| inner.mux.progress())
+        self.shared.lock().mux.progress()
     }
 
-    /// Asks for the last ACK once more; see [`Mux::nudge`](crate::mux::Mux::nudge). Poll
-    /// [`poll_transmit`](Multiplexer::poll_transmit) afterwards.
-    pub fn nudge(&self) {
-        self.shared.with(|inner| inner.mux.nudge());
+    /// The round trip of the link, measured. `ged` has no use for it.
+    pub fn set_round_trip(&self, round_trip: Duration) {
+        self.shared.with(|inner| inner.mux.set_round_trip(round_trip));
     }
 
     /// `Ready` when the peer has acknowledged everything that was opened, written and closed; also after
@@ -115,5 +97,89 @@ impl Multiplexer {
             inner.park(cx, |inner| &mut inner.driver.ended);
             Poll::Pending
         })
+    }
+}
+
+/// What `ged` needs. In another dialect these change nothing.
+impl Multiplexer {
+    /// Takes in a batch of records of the link under one lock, and wakes readers after it. Returns the
+    /// contents of the PONGs among them. Decrypt and decode before: the iterator runs under the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] for the first record that is wrong. Those before it count, those after it do not;
+    /// drop the link, and unless [`RecordError::is_fatal`] make another.
+    pub fn handle(&self, records: impl IntoIterator<Item = Record>) -> Result<Vec<PingId>, RecordError> {
+        self.shared.with(|inner| {
+            let mut pongs = Vec::new();
+            let Some(mux) = inner.mux.as_ged_mut() else { return Ok(pongs) };
+            for record in records {
+                pongs.extend(mux.handle_record(record)?);
+            }
+            Ok(pongs)
+        })
+    }
+
+    /// `Pending` while a receive limit is reached: leave the link's bytes in the socket. PONGs wait there
+    /// with everything else, so do not take their absence for a dead link meanwhile.
+    pub fn poll_read_allowed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared.with(|inner| {
+            if !inner.mux.read_paused() || inner.mux.ended().is_some() {
+                return Poll::Ready(());
+            }
+            inner.park(cx, |inner| &mut inner.driver.read_allowed);
+            Poll::Pending
+        })
+    }
+
+    /// Asks for the last ACK once more; see [`Mux::nudge`](crate::mux::ged::Mux::nudge). Poll
+    /// [`poll_transmit`](Multiplexer::poll_transmit) afterwards.
+    pub fn nudge(&self) {
+        self.shared.with(|inner| {
+            if let Some(mux) = inner.mux.as_ged_mut() {
+                mux.nudge();
+            }
+        });
+    }
+}
+
+/// What `dilated-1` needs. In another dialect these change nothing.
+impl Multiplexer {
+    /// Takes in a batch of frames that concern subchannels under one lock, and wakes readers after it. Empties
+    /// `frames`. Poll [`poll_transmit`](Multiplexer::poll_transmit) afterwards: what there is to say to them does not
+    /// wake its caller, who is the same task.
+    ///
+    /// # Errors
+    ///
+    /// [`Violation`] for the first frame that is wrong. Those before it count, those after it do not: end the
+    /// wormhole.
+    pub fn handle_frames(&self, frames: &mut Vec<Frame>, now: Instant) -> Result<(), Violation> {
+        self.shared.with(|inner| {
+            let Some(mux) = inner.mux.as_dilated1_mut() else {
+                frames.clear();
+                return Ok(());
+            };
+            let handled = frames.drain(..).try_for_each(|frame| mux.handle_frame(frame, now));
+            let waker = inner.driver.transmit.take();
+            inner.retired.extend(waker);
+            handled
+        })
+    }
+
+    /// What a RESUME of ours says: how far everything was received. Holds back all else until
+    /// [`handle_resume`](Multiplexer::handle_resume), or [`link_up`](Multiplexer::link_up) for the first link.
+    pub fn resume(&self) -> Vec<Received> {
+        self.shared.with(|inner| inner.mux.as_dilated1_mut().map(dilated1::Mux::resume).unwrap_or_default())
+    }
+
+    /// The whole list of the peer's RESUME: what is not in it is sent again, and from now on there may be
+    /// transmitted.
+    ///
+    /// # Errors
+    ///
+    /// [`Violation`] for a list that cannot be: end the wormhole.
+    pub fn handle_resume(&self, entries: Vec<Received>, now: Instant) -> Result<(), Violation> {
+        self.shared
+            .with(|inner| inner.mux.as_dilated1_mut().map_or(Ok(()), |mux| mux.handle_resume(entries, now)))
     }
 }

@@ -67,8 +67,7 @@ impl Listener {
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Subchannel, AcceptError>> {
         let accepted = self.shared.with(|inner| {
             if let Some(key) = inner.mux.accept(&self.name) {
-                let (id, name) = inner.mux.describe(key).expect("what waits is not released");
-                return Poll::Ready(Ok((key, id, name)));
+                return Poll::Ready(Ok(key));
             }
             if let Some(reason) = inner.mux.ended() {
                 return Poll::Ready(Err(AcceptError(reason.clone())));
@@ -77,7 +76,7 @@ impl Listener {
             inner.retired.extend(replaced);
             Poll::Pending
         });
-        accepted.map_ok(|(key, id, name)| Subchannel::new(self.shared.clone(), key, id, name))
+        accepted.map_ok(|key| Subchannel::new(self.shared.clone(), key))
     }
 }
 

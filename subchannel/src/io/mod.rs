@@ -6,18 +6,18 @@
 //!
 //! ```text
 //!  application tasks                              the driver's task
-//!  Connector  ─ connect ─┐                    ┌─ handle ◄─ records of the link
+//!  Connector  ─ connect ─┐                    ┌─ handle, handle_frames ◄─ records of the link
 //!  Listener   ─ accept  ─┤   Mutex<Mux +      ├─ poll_transmit ─► records for the link
 //!  Subchannel ─ read    ─┼──  wakers>       ──┼─ poll_read_allowed
-//!             ─ write   ─┘                    └─ poll_drained, poll_ended
+//!             ─ write   ─┘                    └─ poll_drained, poll_ended, next_timeout
 //! ```
 //!
 //! A link in memory, to show who calls what:
 //!
 //! ```
-//! use std::{future::poll_fn, task::Poll};
+//! use std::{future::poll_fn, task::Poll, time::Instant};
 //!
-//! use dilated_subchannel::{Multiplexer, MuxConfig, Parity};
+//! use dilated_subchannel::{Batch, Dialect, Multiplexer, MuxConfig, Parity, frame::Frames};
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -26,19 +26,24 @@
 //! let follower = Multiplexer::new(MuxConfig::default());
 //! let mut listener = follower.listen("greeting")?;
 //!
-//! // The driver: roles and a link are there; records go across until nobody has any.
-//! leader.start(Parity::Odd);
-//! follower.start(Parity::Even);
+//! // The driver: roles, dialect and a link are there; records go across until nobody has any.
+//! let dialect = Dialect::Dilated1 { peer: MuxConfig::default().params() };
+//! leader.start(Parity::Odd, dialect);
+//! follower.start(Parity::Even, dialect);
 //! leader.link_up();
 //! follower.link_up();
 //! let ends = [(leader.clone(), follower.clone()), (follower.clone(), leader.clone())];
-//! let mut batch = Vec::new();
+//! let mut batch = Batch::new();
 //! let driver = poll_fn(move |cx| {
 //!     for (from, to) in ends.iter().cycle().take(4) {
-//!         while to.poll_read_allowed(cx).is_ready()
-//!             && from.poll_transmit(cx, 256 << 10, &mut batch).is_ready()
-//!         {
-//!             to.handle(batch.drain(..)).expect("our own records");
+//!         while from.poll_transmit(cx, Instant::now(), 256 << 10, &mut batch).is_ready() {
+//!             let mut frames = Vec::new();
+//!             for record in batch.records() {
+//!                 let plaintext = record.collect::<Vec<_>>().concat();
+//!                 frames.extend(Frames::new(plaintext.into()).map(|frame| frame.expect("our own")));
+//!             }
+//!             to.handle_frames(&mut frames, Instant::now()).expect("our own frames");
+//!             batch.clear();
 //!         }
 //!     }
 //!     Poll::<()>::Pending
@@ -63,25 +68,33 @@
 
 mod connect;
 mod driver;
-mod half;
 mod listen;
+mod read;
 mod subchannel;
+mod wakers;
+mod write;
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
+use self::{
+    connect::Place,
+    wakers::{DriverWakers, StreamWakers, Wakes},
+};
 pub use self::{
-    connect::Connector,
-    half::{ReadHalf, WriteHalf},
+    connect::{Connector, OpenOptions},
     listen::{AcceptError, Listener},
+    read::ReadHalf,
     subchannel::Subchannel,
+    write::WriteHalf,
 };
 pub use crate::mux::OpenError as ConnectError;
 use crate::{
-    mux::{EndReason, Event, ListenError, Mux, MuxConfig, NameError, StreamKey, Usage},
+    id::SubchannelId,
+    mux::{Dialect, EndReason, Event, ListenError, Mux, MuxConfig, NameError, StreamKey, Usage},
     record::Name,
 };
 
@@ -148,14 +161,39 @@ impl Multiplexer {
         })
     }
 
+    /// The control channel, subchannel 0 of `dilated-1`, which is there from the beginning. Waits until the
+    /// dialect is known. `None` if it was taken before, and in `ged`, which has none.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] when the wormhole is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a dropped future has taken nothing.
+    pub async fn control(&self) -> Result<Option<Subchannel>, ConnectError> {
+        let taken = Place::new(&self.shared).wait(Mux::control).await?;
+        Ok(taken.map(|key| Subchannel::new(self.shared.clone(), key)))
+    }
+
+    /// The limits that it was made with.
+    pub fn config(&self) -> MuxConfig {
+        self.shared.lock().mux.config().clone()
+    }
+
+    /// What is spoken with the peer, once that is decided.
+    pub fn dialect(&self) -> Option<Dialect> {
+        self.shared.lock().mux.dialect()
+    }
+
     /// How much of the limits is in use.
     pub fn usage(&self) -> Usage {
-        self.shared.with(|inner| inner.mux.usage())
+        self.shared.lock().mux.usage()
     }
 
     /// Why the wormhole is over, if it is.
     pub fn ended(&self) -> Option<EndReason> {
-        self.shared.with(|inner| inner.mux.ended().cloned())
+        self.shared.lock().mux.ended().cloned()
     }
 }
 
@@ -180,34 +218,24 @@ struct Inner {
     retired: Vec<Waker>,
 }
 
-#[derive(Debug, Default)]
-struct StreamWakers {
-    read: Option<Waker>,
-    write: Option<Waker>,
-    acknowledged: Option<Waker>,
-}
-
-#[derive(Debug, Default)]
-struct DriverWakers {
-    transmit: Option<Waker>,
-    read_allowed: Option<Waker>,
-    drained: Option<Waker>,
-    ended: Option<Waker>,
-}
-
 impl Shared {
     /// Runs `f` under the lock, then, after it, wakes whoever can go on.
     fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
-        let mut wake = Vec::new();
+        let mut wakes = Wakes::default();
         let (result, retired) = {
             let mut inner = self.lock();
             let result = f(&mut inner);
-            inner.collect(&mut wake);
+            inner.collect(&mut wakes);
             (result, std::mem::take(&mut inner.retired))
         };
-        wake.into_iter().for_each(Waker::wake);
+        wakes.wake();
         drop(retired);
         result
+    }
+
+    /// What the mux knows of a subchannel whose handle lives.
+    fn describe(&self, key: StreamKey) -> (SubchannelId, Name) {
+        self.lock().mux.describe(key).expect("a subchannel lives as long as its handles")
     }
 
     /// A panic under the lock leaves no half-done state that later calls could not bear, and must not
@@ -218,28 +246,23 @@ impl Shared {
 }
 
 impl Inner {
-    /// Moves the wakers of all that has become possible to `wake`.
-    fn collect(&mut self, wake: &mut Vec<Waker>) {
+    /// Moves the wakers of all that has become possible to `wakes`.
+    fn collect(&mut self, wakes: &mut Wakes) {
         while let Some(event) = self.mux.poll_event() {
             match event {
-                Event::Readable(key) => wake.extend(self.stream(key).read.take()),
-                Event::Writable(key) => wake.extend(self.stream(key).write.take()),
-                Event::Acknowledged(key) => wake.extend(self.stream(key).acknowledged.take()),
-                Event::Incoming(name) => wake.extend(self.listeners.remove(&name)),
-                Event::Openable => wake.extend(std::mem::take(&mut self.openers).into_values()),
-                Event::Ended => wake.extend(self.driver.ended.take()),
+                Event::Readable(key) => wakes.add(self.stream(key).read.take()),
+                Event::Writable(key) => wakes.add(self.stream(key).writing().and_then(|w| w.write.take())),
+                Event::Acknowledged(key) => {
+                    wakes.add(self.stream(key).writing().and_then(|w| w.acknowledged.take()));
+                }
+                Event::Incoming(name) => wakes.add(self.listeners.remove(&name)),
+                Event::Openable => {
+                    std::mem::take(&mut self.openers).into_values().for_each(|waker| wakes.add(Some(waker)));
+                }
+                Event::Ended => wakes.add(self.driver.ended.take()),
             }
         }
-        let (ended, driver) = (self.mux.ended().is_some(), &mut self.driver);
-        if self.mux.wants_transmit() {
-            wake.extend(driver.transmit.take());
-        }
-        if ended || !self.mux.read_paused() {
-            wake.extend(driver.read_allowed.take());
-        }
-        if ended || self.mux.is_drained() {
-            wake.extend(driver.drained.take());
-        }
+        self.driver.collect(&self.mux, wakes);
     }
 
     fn stream(&mut self, key: StreamKey) -> &mut StreamWakers {
@@ -257,5 +280,19 @@ impl Inner {
             let replaced = waker.replace(cx.waker().clone());
             self.retired.extend(replaced);
         }
+    }
+
+    /// Polls `f`, and keeps the waker of `cx` where `place` says if that is pending.
+    fn poll<T>(
+        &mut self,
+        cx: &Context<'_>,
+        f: impl FnOnce(&mut Mux) -> Poll<T>,
+        place: impl FnOnce(&mut Inner) -> &mut Option<Waker>,
+    ) -> Poll<T> {
+        let polled = f(&mut self.mux);
+        if polled.is_pending() {
+            self.park(cx, place);
+        }
+        polled
     }
 }

@@ -1,6 +1,7 @@
 //! Limits, and how much of them is in use.
 
-use crate::record::MAX_NAME_LEN;
+use super::NameError;
+use crate::record::{MAX_NAME_LEN, Name};
 
 /// What one queued record or received chunk costs besides its payload, in bytes: the entry in our
 /// queues, the allocation's rounding and header. Charged to the limits below, so that a flood of tiny
@@ -16,6 +17,11 @@ pub struct MuxConfig {
     ///
     /// A single message larger than this is still sent, when less than half is in use.
     pub outbox_limit: usize,
+    /// How far the window of one subchannel may grow in the dialect `dilated-1`, in bytes (default 16 MiB, at least
+    /// 256 KiB): what a reader that stalls costs at most.
+    pub max_window: usize,
+    /// The longest datagram that is taken, in bytes (default 1,200; 0 for none; `dilated-1` only).
+    pub max_datagram: usize,
     /// The part of `outbox_limit` that one subchannel may have *unsent* (default 4 MiB), so that one
     /// eager writer leaves room for the others.
     pub stream_queue: usize,
@@ -52,6 +58,8 @@ impl Default for MuxConfig {
     fn default() -> Self {
         MuxConfig {
             outbox_limit: 16 << 20,
+            max_window: 16 << 20,
+            max_datagram: 1200,
             stream_queue: 4 << 20,
             receive_limit: 4 << 20,
             receive_total: 64 << 20,
@@ -66,9 +74,19 @@ impl Default for MuxConfig {
 }
 
 impl MuxConfig {
+    /// Checks a subprotocol's name against the limits.
+    pub(super) fn check_name(&self, name: &str) -> Result<Name, NameError> {
+        match name.len() {
+            0 => Err(NameError::Empty),
+            len if len > self.max_name => Err(NameError::TooLong { len, limit: self.max_name }),
+            _ => Ok(Name::from(name)),
+        }
+    }
+
     /// Limits below which nothing could ever be sent are raised to it.
     pub(super) fn clamped(mut self) -> Self {
         self.outbox_limit = self.outbox_limit.max(4096);
+        self.max_window = self.max_window.max(256 << 10);
         self.stream_queue = self.stream_queue.max(1);
         self.max_data = self.max_data.clamp(1, u32::MAX as usize / 2);
         self.max_name = self.max_name.min(MAX_NAME_LEN);

@@ -3,7 +3,7 @@
 
 use std::{fmt, io, sync::Arc};
 
-use crate::id::SeqNum;
+use crate::{frame::Code, id::SeqNum};
 
 /// Whether the end was wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,21 +163,108 @@ pub enum WriteError {
         /// The limit.
         limit: usize,
     },
+    /// The peer does not read any more (`dilated-1` only).
+    #[error("the peer does not read this subchannel any more ({code}); open another to send more")]
+    Stopped {
+        /// Why, in the peer's words.
+        code: Code,
+    },
+    /// The peer did not take the subchannel (`dilated-1` only).
+    #[error("the peer refused this subchannel ({code}); check the subprotocol's name, or try again later")]
+    Refused {
+        /// Why, in the peer's words.
+        code: Code,
+    },
     /// The wormhole is over.
     #[error("cannot write: {0}")]
     Ended(EndReason),
 }
 
-/// Why there will be nothing more to read: the wormhole ended before the peer closed the subchannel, so
-/// what was read may be incomplete. Never given while received data is waiting.
+/// Why there will be nothing more to read, and what was read may be incomplete.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the subchannel was cut off: {0}")]
-pub struct ReadError(pub EndReason);
+#[non_exhaustive]
+pub enum ReadError {
+    /// The wormhole ended before the peer closed the subchannel. Never given while received data is waiting.
+    #[error("the subchannel was cut off: {0}")]
+    Ended(EndReason),
+    /// The peer gave up writing (`dilated-1` only): what was not read before is lost.
+    #[error("the peer gave this subchannel up ({code}); what it sent is incomplete, ask for it again")]
+    Reset {
+        /// Why, in the peer's words.
+        code: Code,
+    },
+    /// The peer did not take the subchannel (`dilated-1` only).
+    #[error("the peer refused this subchannel ({code}); check the subprotocol's name, or try again later")]
+    Refused {
+        /// Why, in the peer's words.
+        code: Code,
+    },
+    /// A message above [`MuxConfig::max_data`](super::MuxConfig::max_data) (`dilated-1` only). The peer was told to stop.
+    #[error("the peer sent a message of more than {limit} bytes; raise `max_data` to accept it")]
+    TooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The application itself gave up reading with [`stop`](super::dilated1::Mux::stop) (`dilated-1` only).
+    #[error("this subchannel was given up for reading; open another to receive more")]
+    Stopped,
+}
 
 /// Why [`progress`](super::Mux::poll_acknowledged) can no longer be waited for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the peer may have missed the last bytes: {0}")]
-pub struct UnacknowledgedError(pub EndReason);
+#[non_exhaustive]
+pub enum UnacknowledgedError {
+    /// The wormhole is over.
+    #[error("the peer may have missed the last bytes: {0}")]
+    Ended(EndReason),
+    /// The peer stopped reading, or refused the subchannel (`dilated-1` only).
+    #[error("the peer has not taken the last bytes ({code}); send them on another subchannel")]
+    Stopped {
+        /// Why, in the peer's words.
+        code: Code,
+    },
+    /// The application itself gave up writing with [`reset`](super::dilated1::Mux::reset) (`dilated-1` only).
+    #[error("the last bytes were given up before the peer had them")]
+    Reset,
+}
+
+/// The peer did not take a subchannel (`dilated-1` only), or can no longer do so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenRefused {
+    /// The peer said no.
+    #[error("the peer refused this subchannel ({code}); check the subprotocol's name, or try again later")]
+    Refused {
+        /// Why, in the peer's words.
+        code: Code,
+    },
+    /// The wormhole is over.
+    #[error("the subchannel was not opened: {0}")]
+    Ended(EndReason),
+}
+
+/// Why a datagram was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatagramError {
+    /// The dialect has no datagrams, or the peer takes none.
+    #[error("the peer takes no datagrams; send a message instead")]
+    Unsupported,
+    /// Above [`max_datagram`](super::dilated1::Mux::max_datagram).
+    #[error("a datagram of {len} bytes is too long, the limit is {limit}; send a message instead")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The subchannel is not open in both directions any more.
+    #[error("this subchannel is not open in both directions; open another to send datagrams")]
+    NotOpen,
+    /// The wormhole is over.
+    #[error("cannot send a datagram: {0}")]
+    Ended(EndReason),
+}
 
 fn ended(reason: &EndReason, error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::Error::from(reason.clone()).kind(), error)
@@ -198,19 +285,50 @@ impl From<WriteError> for io::Error {
             WriteError::Ended(reason) => ended(&reason.clone(), error),
             WriteError::ShutDown => io::Error::new(io::ErrorKind::BrokenPipe, error),
             WriteError::TooLong { .. } => io::Error::new(io::ErrorKind::InvalidInput, error),
+            WriteError::Stopped { .. } => io::Error::new(io::ErrorKind::BrokenPipe, error),
+            WriteError::Refused { .. } => io::Error::new(io::ErrorKind::ConnectionRefused, error),
         }
     }
 }
 
 impl From<ReadError> for io::Error {
     fn from(error: ReadError) -> Self {
-        ended(&error.0.clone(), error)
+        match &error {
+            ReadError::Ended(reason) => ended(&reason.clone(), error),
+            ReadError::Reset { .. } => io::Error::new(io::ErrorKind::ConnectionReset, error),
+            ReadError::Refused { .. } => io::Error::new(io::ErrorKind::ConnectionRefused, error),
+            ReadError::TooLong { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
+            ReadError::Stopped => io::Error::new(io::ErrorKind::BrokenPipe, error),
+        }
     }
 }
 
 impl From<UnacknowledgedError> for io::Error {
     fn from(error: UnacknowledgedError) -> Self {
-        ended(&error.0.clone(), error)
+        match &error {
+            UnacknowledgedError::Ended(reason) => ended(&reason.clone(), error),
+            _ => io::Error::new(io::ErrorKind::BrokenPipe, error),
+        }
+    }
+}
+
+impl From<OpenRefused> for io::Error {
+    fn from(error: OpenRefused) -> Self {
+        match &error {
+            OpenRefused::Refused { .. } => io::Error::new(io::ErrorKind::ConnectionRefused, error),
+            OpenRefused::Ended(reason) => ended(&reason.clone(), error),
+        }
+    }
+}
+
+impl From<DatagramError> for io::Error {
+    fn from(error: DatagramError) -> Self {
+        match &error {
+            DatagramError::Unsupported => io::Error::new(io::ErrorKind::Unsupported, error),
+            DatagramError::TooLong { .. } => io::Error::new(io::ErrorKind::InvalidInput, error),
+            DatagramError::NotOpen => io::Error::new(io::ErrorKind::NotConnected, error),
+            DatagramError::Ended(reason) => ended(&reason.clone(), error),
+        }
     }
 }
 
@@ -242,7 +360,7 @@ mod tests {
 
     #[test]
     fn io_errors_keep_the_reason_and_tell_a_close_from_a_failure() {
-        let closed = io::Error::from(ReadError(EndReason::closed("the peer said goodbye")));
+        let closed = io::Error::from(ReadError::Ended(EndReason::closed("the peer said goodbye")));
         assert_eq!(closed.kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(closed.to_string(), "the subchannel was cut off: the peer said goodbye");
         let failed = io::Error::from(WriteError::Ended(EndReason::failed("wrong code")));

@@ -4,12 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{
-    config::RECORD_OVERHEAD,
-    outbox::{Payload, release_if_large},
-};
+use super::outbox::{Payload, release_if_large};
 use crate::{
     id::SubchannelId,
+    mux::RECORD_OVERHEAD,
     record::{MAX_CHUNK, Name},
 };
 
@@ -166,7 +164,9 @@ pub(super) struct ReceiveSide {
     pub(super) over: bool,
     /// The peer's CLOSE arrived.
     pub(super) closed: bool,
-    /// The application dropped its reading half: discard.
+    /// The application wants no more: what comes is dropped.
+    pub(super) discards: bool,
+    /// The application dropped its reading half.
     pub(super) released: bool,
     /// An event that tells of data is queued.
     pub(super) event_queued: bool,

@@ -1,19 +1,21 @@
 //! What the application may do. Verbs return `Poll::Pending` when they did nothing and an
-//! [`Event`](super::Event) will say when to repeat them.
+//! [`Event`](crate::mux::Event) will say when to repeat them.
 
 use std::task::Poll;
 
 use bytes::{Buf, Bytes};
 
 use super::{
-    Acceptance, ListenError, Mux, NameError, OpenError, Phase, ReadError, StreamKey, UnacknowledgedError,
-    WriteError,
-    config::RECORD_OVERHEAD,
+    Mux, Phase,
     outbox::Payload,
     stream::{ReceiveSide, SendState},
 };
 use crate::{
     id::SubchannelId,
+    mux::{
+        ListenError, NameError, OpenError, RECORD_OVERHEAD, ReadError, StreamKey, UnacknowledgedError,
+        WriteError,
+    },
     record::{MAX_CHUNK, Name},
 };
 
@@ -27,29 +29,18 @@ impl Mux {
     ///
     /// [`NameError`] for an empty or a long one.
     pub fn check_name(&self, name: &str) -> Result<Name, NameError> {
-        match name.len() {
-            0 => Err(NameError::Empty),
-            len if len > self.config.max_name => Err(NameError::TooLong { len, limit: self.config.max_name }),
-            _ => Ok(Name::from(name)),
-        }
+        self.config.check_name(name)
     }
 
     /// Opens a subchannel. OPEN goes out in its turn; data may be written at once.
     ///
-    /// `Pending` until [`start`](Mux::start), and while the outbox is full; then [`Event::Openable`]
-    /// follows.
-    ///
-    /// [`Event::Openable`]: super::Event::Openable
+    /// `Pending` while the outbox is full; then [`Event::Openable`](crate::mux::Event::Openable) follows.
     ///
     /// # Errors
     ///
     /// [`OpenError`] when a limit is reached or the wormhole is over.
     pub fn open(&mut self, name: &Name) -> Poll<Result<StreamKey, OpenError>> {
         let next_id = match &self.phase {
-            Phase::New => {
-                self.openers_wait = true;
-                return Poll::Pending;
-            }
             Phase::Running { next_id } => *next_id,
             Phase::Ended(reason) => return Poll::Ready(Err(OpenError::Ended(reason.clone()))),
         };
@@ -91,37 +82,27 @@ impl Mux {
         if let Phase::Ended(reason) = &self.phase {
             return Err(ListenError::Ended(reason.clone()));
         }
-        let acceptance = self.names.entry(name.clone()).or_default();
-        if std::mem::replace(&mut acceptance.listening, true) {
-            return Err(ListenError::InUse(name.to_string()));
-        }
-        Ok(())
+        self.names.listen(name)
     }
 
     /// Stops listening. What waits is closed, unless the name is expected.
     pub fn unlisten(&mut self, name: &Name) {
-        let Some(acceptance) = self.names.get_mut(name) else { return };
-        acceptance.listening = false;
-        if acceptance.expected {
-            return;
-        }
-        let Acceptance { backlog, .. } = self.names.remove(name).unwrap_or_default();
-        for key in backlog {
+        for key in self.names.unlisten(name) {
             self.release(key);
         }
     }
 
     /// Lets subchannels of this name wait for a listener, up to
-    /// [`pending_opens`](super::MuxConfig::pending_opens) of them, instead of refusing them.
+    /// [`pending_opens`](crate::mux::MuxConfig::pending_opens) of them, instead of refusing them.
     pub fn expect(&mut self, name: &Name) {
         if !self.is_ended() {
-            self.names.entry(name.clone()).or_default().expected = true;
+            self.names.expect(name);
         }
     }
 
     /// The longest waiting subchannel of this name, if any.
     pub fn accept(&mut self, name: &Name) -> Option<StreamKey> {
-        self.names.get_mut(name)?.backlog.pop_front()
+        self.names.accept(name)
     }
 
     /// The identifier and the name of a subchannel; `None` for an old key.
@@ -135,7 +116,7 @@ impl Mux {
     /// `Pending` while the outbox, or this subchannel's part of it, is full; then [`Event::Writable`]
     /// follows.
     ///
-    /// [`Event::Writable`]: super::Event::Writable
+    /// [`Event::Writable`]: crate::mux::Event::Writable
     ///
     /// # Errors
     ///
@@ -188,7 +169,7 @@ impl Mux {
     /// # Errors
     ///
     /// Those of [`write`](Mux::write), and [`WriteError::TooLong`] above
-    /// [`max_data`](super::MuxConfig::max_data).
+    /// [`max_data`](crate::mux::MuxConfig::max_data).
     pub fn send(&mut self, key: StreamKey, data: &Bytes) -> Poll<Result<(), WriteError>> {
         self.check_writable(key)?;
         let (len, limit) = (data.len(), self.config.max_data);
@@ -232,7 +213,7 @@ impl Mux {
     /// Copies received bytes out, as many as there are and fit; 0 (for a buffer that is not empty) is the
     /// end of the stream, which is the peer's CLOSE and nothing else.
     ///
-    /// `Pending` while there are none; then [`Event::Readable`](super::Event::Readable) follows.
+    /// `Pending` while there are none; then [`Event::Readable`](crate::mux::Event::Readable) follows.
     ///
     /// # Errors
     ///
@@ -289,8 +270,9 @@ impl Mux {
     /// `Ok` is the end of the stream.
     fn nothing_to_read(&self, key: StreamKey) -> Poll<Result<(), ReadError>> {
         match (self.get(key), &self.phase) {
+            (Some(stream), _) if stream.receive.discards => Poll::Ready(Err(ReadError::Stopped)),
             (Some(stream), _) if stream.receive.closed => Poll::Ready(Ok(())),
-            (_, Phase::Ended(reason)) => Poll::Ready(Err(ReadError(reason.clone()))),
+            (_, Phase::Ended(reason)) => Poll::Ready(Err(ReadError::Ended(reason.clone()))),
             (Some(_), _) => Poll::Pending,
             (None, _) => Poll::Ready(Ok(())),
         }
@@ -309,7 +291,7 @@ impl Mux {
     /// `Ready` when the peer has acknowledged everything up to `mark`, which [`written`](Mux::written)
     /// gave. An ACK says that the peer's wormhole has the bytes, not that its application has read them.
     ///
-    /// `Pending` until then; [`Event::Acknowledged`](super::Event::Acknowledged) follows each step.
+    /// `Pending` until then; [`Event::Acknowledged`](crate::mux::Event::Acknowledged) follows each step.
     ///
     /// # Errors
     ///
@@ -317,18 +299,29 @@ impl Mux {
     pub fn poll_acknowledged(&self, key: StreamKey, mark: u64) -> Poll<Result<(), UnacknowledgedError>> {
         match (self.get(key), &self.phase) {
             (Some(stream), _) if stream.send.acknowledged >= mark => Poll::Ready(Ok(())),
-            (_, Phase::Ended(reason)) => Poll::Ready(Err(UnacknowledgedError(reason.clone()))),
+            (_, Phase::Ended(reason)) => Poll::Ready(Err(UnacknowledgedError::Ended(reason.clone()))),
             (Some(_), _) => Poll::Pending,
             (None, _) => Poll::Ready(Ok(())),
         }
     }
 
+    /// Discards what waits and what comes; reading is an error from now on. The peer is not told, for the dialect
+    /// cannot.
+    pub fn discard(&mut self, key: StreamKey) {
+        self.take(key, ReceiveSide::clear);
+        if let Some(stream) = self.get_mut(key) {
+            stream.receive.discards = true;
+        }
+        self.note_readable(key);
+    }
+
     /// The application will not read any more: what waits and what comes is discarded until the peer's
     /// CLOSE. The key stays valid for writing.
     pub fn release_read(&mut self, key: StreamKey) {
-        self.take(key, ReceiveSide::clear);
-        let Some(stream) = self.get_mut(key) else { return };
-        stream.receive.released = true;
+        if let Some(stream) = self.get_mut(key) {
+            stream.receive.released = true;
+        }
+        self.discard(key);
         self.reap(key);
     }
 

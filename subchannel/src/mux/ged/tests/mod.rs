@@ -9,14 +9,17 @@ use std::task::Poll;
 use bytes::Bytes;
 
 use super::*;
+use crate::mux::{
+    EndKind, ListenError, NameError, OpenError, RECORD_OVERHEAD, ReadError, RecordError, UnacknowledgedError,
+    WriteError,
+};
 
 fn name(text: &str) -> Name {
     Name::from(text)
 }
 
 fn running(config: MuxConfig) -> Mux {
-    let mut mux = Mux::new(config);
-    mux.start(Parity::Odd);
+    let mut mux = Mux::new(config, Parity::Odd, Names::default());
     mux.link_up();
     mux
 }

@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{StreamKey, config::RECORD_OVERHEAD};
 use crate::{
     id::{SeqNum, SubchannelId},
+    mux::{Progress, RECORD_OVERHEAD, StreamKey},
     record::{Name, Record},
 };
 
@@ -41,22 +41,6 @@ pub(super) struct Sent {
     /// Whom to tell when it is acknowledged; nobody for the CLOSE of a refused OPEN.
     pub(super) stream: Option<StreamKey>,
     pub(super) payload: Payload,
-}
-
-/// How far the records of this side have come on the current link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The number of the next record that goes onto the link.
-    pub sent: u64,
-    /// The number of the first record that the peer has not acknowledged.
-    pub acknowledged: u64,
-}
-
-impl Progress {
-    /// Whether the link carries something that the peer has not acknowledged.
-    pub fn is_in_flight(&self) -> bool {
-        self.sent > self.acknowledged
-    }
 }
 
 #[derive(Debug)]

@@ -4,13 +4,9 @@ use super::*;
 use crate::record::MAX_CHUNK;
 
 #[test]
-fn opening_waits_for_the_role_and_numbers_follow_it() {
+fn numbers_follow_the_role() {
     for (parity, ids) in [(Parity::Odd, [1, 3]), (Parity::Even, [2, 4])] {
-        let mut mux = Mux::new(MuxConfig::default());
-        assert!(mux.open(&name("p")).is_pending());
-        mux.start(parity);
-        mux.start(parity.peer());
-        assert_eq!(events(&mut mux), [Event::Openable]);
+        let mut mux = Mux::new(MuxConfig::default(), parity, Names::default());
         let keys = [(); 2].map(|()| ready(mux.open(&name("p"))));
         assert_eq!(keys.map(|key| mux.describe(key).unwrap().0.0), ids);
         assert_eq!(sent(&mut mux), [], "there is no link yet");
@@ -131,8 +127,7 @@ fn one_subchannel_cannot_take_the_whole_outbox() {
 
 #[test]
 fn writing_without_a_link_only_waits() {
-    let mut mux = Mux::new(MuxConfig::default());
-    mux.start(Parity::Even);
+    let mut mux = Mux::new(MuxConfig::default(), Parity::Even, Names::default());
     let keys: Vec<_> = (0..100).map(|_| ready(mux.open(&name("p")))).collect();
     for _ in 0..200 {
         for key in &keys {
@@ -160,8 +155,8 @@ fn sequence_numbers_end_with_a_clear_error() {
 #[test]
 fn identifiers_end_with_a_clear_error() {
     for (parity, last) in [(Parity::Odd, u32::MAX), (Parity::Even, u32::MAX - 1)] {
-        let mut mux = Mux::new(MuxConfig { ids_used: (1 << 31) - 2, ..MuxConfig::default() });
-        mux.start(parity);
+        let config = MuxConfig { ids_used: (1 << 31) - 2, ..MuxConfig::default() };
+        let mut mux = Mux::new(config, parity, Names::default());
         let keys: Vec<_> = std::iter::from_fn(|| match mux.open(&name("p")) {
             Poll::Ready(Ok(key)) => Some(mux.describe(key).unwrap().0.0),
             Poll::Ready(Err(OpenError::IdsExhausted)) => None,

@@ -126,7 +126,7 @@ fn a_listener_that_goes_closes_what_waits() {
 
 #[test]
 fn names_are_checked() {
-    let mux = Mux::new(MuxConfig { max_name: 3, ..MuxConfig::default() });
+    let mux = running(MuxConfig { max_name: 3, ..MuxConfig::default() });
     assert_eq!(mux.check_name(""), Err(NameError::Empty));
     assert_eq!(mux.check_name("abcd"), Err(NameError::TooLong { len: 4, limit: 3 }));
     assert_eq!(mux.check_name("abc"), Ok(name("abc")));
@@ -161,15 +161,15 @@ fn the_end_delivers_what_came_and_then_the_reason() {
     }
     assert_eq!(mux.ended(), Some(&reason));
     assert_eq!(text(&mut mux, cut), "half");
-    assert_eq!(mux.read(cut, &mut [0; 9]), Poll::Ready(Err(ReadError(reason.clone()))));
-    assert_eq!(mux.recv(cut), Poll::Ready(Err(ReadError(reason.clone()))));
+    assert_eq!(mux.read(cut, &mut [0; 9]), Poll::Ready(Err(ReadError::Ended(reason.clone()))));
+    assert_eq!(mux.recv(cut), Poll::Ready(Err(ReadError::Ended(reason.clone()))));
     assert_eq!(text(&mut mux, whole), "all");
     assert_eq!(text(&mut mux, whole), "", "the peer's CLOSE came: a clean end");
     assert_eq!(mux.write(whole, b"x"), Poll::Ready(Err(WriteError::Ended(reason.clone()))));
     assert_eq!(mux.shutdown(whole), Err(WriteError::Ended(reason.clone())));
     assert_eq!(mux.open(&name("p")), Poll::Ready(Err(OpenError::Ended(reason.clone()))));
     assert_eq!(mux.listen(&name("q")), Err(ListenError::Ended(reason.clone())));
-    assert_eq!(mux.poll_acknowledged(mine, mark), Poll::Ready(Err(UnacknowledgedError(reason))));
+    assert_eq!(mux.poll_acknowledged(mine, mark), Poll::Ready(Err(UnacknowledgedError::Ended(reason))));
     let waiting = mux.accept(&name("p")).unwrap();
     for key in [cut, whole, mine, waiting] {
         mux.release(key);

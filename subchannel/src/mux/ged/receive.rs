@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{
-    Event, Mux, MuxConfig, RecordError, Route, StreamKey,
-    config::RECORD_OVERHEAD,
+    Mux, Route,
     stream::{ReceiveSide, Stream},
 };
 use crate::{
     id::{SeqNum, SubchannelId},
+    mux::{Event, MuxConfig, RECORD_OVERHEAD, RecordError, StreamKey},
     record::{Name, PingId, Record},
 };
 
@@ -87,7 +87,7 @@ impl Inbound {
     }
 }
 
-/// Bytes that wait to be read, against the limits of [`MuxConfig`](super::MuxConfig).
+/// Bytes that wait to be read, against the limits of [`MuxConfig`].
 #[derive(Debug)]
 pub(super) struct ReceiveBudget {
     limit: usize,
@@ -205,20 +205,13 @@ impl Mux {
             // A duplicate of a live one: the Python peer logs and ignores it, too.
             return;
         }
-        let wanted = self.names.get_key_value(subprotocol).filter(|(_, acceptance)| {
-            (acceptance.listening || acceptance.expected)
-                && acceptance.backlog.len() < self.config.pending_opens
-        });
-        let (Some((name, _)), false) = (wanted, self.is_full()) else {
+        let (Ok(name), false) = (self.names.admit(subprotocol, self.config.pending_opens), self.is_full())
+        else {
             self.refuse(id);
             return;
         };
-        // Our own copy of the name is shared by all subchannels of it.
-        let name = name.clone();
         let key = self.insert(id, name.clone());
-        let acceptance = self.names.get_mut(&name).expect("found above");
-        acceptance.backlog.push_back(key);
-        if acceptance.listening && !std::mem::replace(&mut acceptance.event_queued, true) {
+        if self.names.push(&name, key) {
             self.events.push_back(Event::Incoming(name));
         }
     }
@@ -234,7 +227,7 @@ impl Mux {
     fn handle_data(&mut self, id: SubchannelId, data: Bytes) {
         let Some((key, stream)) = self.route(id) else { return };
         let receive = &mut stream.receive;
-        if receive.released || receive.closed {
+        if receive.discards || receive.closed {
             return;
         }
         let cost = receive.push(data);

@@ -1,0 +1,118 @@
+//! Who sends next: levels, and in each a round robin.
+
+use std::collections::VecDeque;
+
+/// What each subchannel of a level may send in its turn, in units: nearly 16 KiB, so that four turns with their headers
+/// fill a record.
+pub(super) const QUANTUM: i64 = (16 << 10) - 64;
+/// The level of a subchannel that nothing was said of.
+pub(super) const DEFAULT_PRIORITY: u8 = 3;
+/// The last level.
+pub(super) const LAST_PRIORITY: u8 = 7;
+
+/// Levels: the control channel's, then one for each priority.
+const LEVELS: usize = 9;
+
+/// Slots that have something to send. A slot is in here at most once.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    levels: [Level; LEVELS],
+    /// Which levels have something that is ready, and something that is parked.
+    ready: u16,
+    parked: u16,
+}
+
+#[derive(Debug, Default)]
+struct Level {
+    ready: VecDeque<u32>,
+    /// Those that wait for the link's credit.
+    parked: VecDeque<u32>,
+}
+
+/// The level of the control channel or of a priority.
+pub(super) fn level(is_control: bool, priority: u8) -> usize {
+    if is_control { 0 } else { usize::from(priority.min(LAST_PRIORITY)) + 1 }
+}
+
+impl Schedule {
+    pub(super) fn push(&mut self, level: usize, slot: u32) {
+        self.levels[level].ready.push_back(slot);
+        self.ready |= 1 << level;
+    }
+
+    /// It has not used its turn up.
+    pub(super) fn push_front(&mut self, level: usize, slot: u32) {
+        self.levels[level].ready.push_front(slot);
+        self.ready |= 1 << level;
+    }
+
+    /// It can go on when the link has credit.
+    pub(super) fn park(&mut self, level: usize, slot: u32) {
+        self.levels[level].parked.push_back(slot);
+        self.parked |= 1 << level;
+    }
+
+    /// The next one and its level. Those that are parked count if there is credit.
+    pub(super) fn pop(&mut self, credit: bool) -> Option<(usize, u32)> {
+        let mask = self.ready | if credit { self.parked } else { 0 };
+        let level = mask.trailing_zeros() as usize;
+        let queues = self.levels.get_mut(level)?;
+        let slot = if credit && let Some(slot) = queues.parked.pop_front() {
+            slot
+        } else {
+            queues.ready.pop_front()?
+        };
+        self.update(level);
+        Some((level, slot))
+    }
+
+    /// Whether nobody else is ready in this level.
+    pub(super) fn is_alone(&self, level: usize) -> bool {
+        self.levels[level].ready.is_empty() && self.levels[level].parked.is_empty()
+    }
+
+    /// Whether [`pop`](Schedule::pop) would give something.
+    pub(super) fn has(&self, credit: bool) -> bool {
+        self.ready != 0 || credit && self.parked != 0
+    }
+
+    /// All may try again: what is sent a second time needs no credit.
+    pub(super) fn unpark(&mut self) {
+        for level in 0..LEVELS {
+            let queues = &mut self.levels[level];
+            let parked = std::mem::take(&mut queues.parked);
+            if !parked.is_empty() {
+                queues.ready.extend(parked);
+                self.ready |= 1 << level;
+            }
+        }
+        self.parked = 0;
+    }
+
+    /// Moves a slot to another level.
+    pub(super) fn relevel(&mut self, slot: u32, from: usize, to: usize) {
+        let level = &mut self.levels[from];
+        let before = level.ready.len();
+        level.ready.retain(|other| *other != slot);
+        let was_ready = level.ready.len() < before;
+        level.parked.retain(|other| *other != slot);
+        self.update(from);
+        if was_ready { self.push(to, slot) } else { self.park(to, slot) }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Schedule::default();
+    }
+
+    fn update(&mut self, level: usize) {
+        let queues = &mut self.levels[level];
+        if queues.ready.is_empty() {
+            self.ready &= !(1 << level);
+            super::release_if_large(&mut queues.ready);
+        }
+        if queues.parked.is_empty() {
+            self.parked &= !(1 << level);
+            super::release_if_large(&mut queues.parked);
+        }
+    }
+}
