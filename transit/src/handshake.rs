@@ -8,14 +8,15 @@
 //! ```
 //!
 //! Nothing that arrives before the other side has proven that it knows the key can make this machine keep more
-//! than a few hundred bytes (specification `ged`, sections "L2 protocol" and "Noise").
+//! than a few hundred bytes (specification `ged`, sections "L2 protocol" and "Noise"; `docs/protocol.md`, "Links").
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use thiserror::Error;
 
 use crate::{
-    noise::{Ephemeral, FollowerStart, HANDSHAKE_MESSAGE, LeaderStart, LeaderWait, TransportKeys},
-    pipe::{DEFAULT_MAX_FRAME, OpenError, Opener, Sealer, frame_length},
+    dialect::{LinkDialect, Offer},
+    noise::{Ephemeral, FollowerStart, HANDSHAKE_OVERHEAD, LeaderStart, LeaderWait, TransportKeys},
+    pipe::{Cipher, DEFAULT_MAX_FRAME, MAX_NOISE_MESSAGE, OpenError, Opener, Sealer, frame_length},
     prologue::{
         PrologueError, RelayError, RelayRequest, prologue, read_prologue, read_relay_answer,
         unfinished_prologue,
@@ -35,9 +36,10 @@ const CONFIRMATION_FRAME: usize = frame_length(KCM.len());
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeLimits {
     /// Most bytes taken before the handshake is complete, relay answer included. Default 1024; an honest handshake
-    /// needs less than 130.
+    /// needs less than 140.
     pub max_bytes: usize,
-    /// Longest frame on the finished link, in bytes. Default [`DEFAULT_MAX_FRAME`].
+    /// Longest frame on the finished link, in bytes. Default [`DEFAULT_MAX_FRAME`]. In `dilated-1` it is
+    /// [`MAX_NOISE_MESSAGE`] whatever stands here.
     pub max_frame: usize,
 }
 
@@ -118,9 +120,18 @@ enum State {
     Prologue(Secrets),
     NoiseLeader(Box<LeaderWait>),
     NoiseFollower(Box<FollowerStart>),
-    Confirmation(Box<(Sealer, Opener)>),
-    Confirmed(Box<(Sealer, Opener)>),
+    Confirmation(Box<Pipe>),
+    Confirmed(Box<Pipe>),
     Failed(HandshakeError),
+}
+
+/// Both ends have keys.
+struct Pipe {
+    sealer: Sealer,
+    opener: Opener,
+    /// What the other side's Noise message said, and what ours did. Not to be believed before the confirmation: message 1
+    /// may be a repetition.
+    offers: Option<(Offer, Offer)>,
 }
 
 /// What is needed once the prologue is right, and not touched before.
@@ -142,6 +153,9 @@ enum Step {
 /// [`into_pipe`](Self::into_pipe).
 pub struct LinkHandshake {
     role: Role,
+    dialect: LinkDialect,
+    /// Ours; none in `ged`.
+    offer: Option<Offer>,
     limits: HandshakeLimits,
     received: usize,
     input: BytesMut,
@@ -156,10 +170,39 @@ impl std::fmt::Debug for LinkHandshake {
 }
 
 impl LinkHandshake {
-    /// A handshake on a fresh connection; with `relay`, on a fresh connection to a relay.
+    /// A handshake in the dialect `ged` on a fresh connection; with `relay`, on a fresh connection to a relay.
     #[must_use]
     pub fn new(
         role: Role,
+        key: DilationKey,
+        ephemeral: Ephemeral,
+        relay: Option<&RelayRequest>,
+        limits: HandshakeLimits,
+    ) -> LinkHandshake {
+        LinkHandshake::start(role, LinkDialect::Ged, key, ephemeral, relay, limits)
+    }
+
+    /// The same in `dilated-1`. `aes`: both sides have said that their processors have instructions for it.
+    /// `relay`: one [of a generation](RelayRequest::of_generation).
+    #[must_use]
+    pub fn dilated1(
+        role: Role,
+        key: DilationKey,
+        ephemeral: Ephemeral,
+        relay: Option<&RelayRequest>,
+        limits: HandshakeLimits,
+        aes: bool,
+        offer: Offer,
+    ) -> LinkHandshake {
+        let limits = HandshakeLimits { max_frame: MAX_NOISE_MESSAGE, ..limits };
+        let handshake =
+            LinkHandshake::start(role, LinkDialect::Dilated1 { aes }, key, ephemeral, relay, limits);
+        LinkHandshake { offer: Some(offer), ..handshake }
+    }
+
+    fn start(
+        role: Role,
+        dialect: LinkDialect,
         key: DilationKey,
         ephemeral: Ephemeral,
         relay: Option<&RelayRequest>,
@@ -173,11 +216,20 @@ impl LinkHandshake {
         };
         LinkHandshake {
             role,
+            dialect,
+            offer: None,
             limits,
             received: 0,
             input: BytesMut::new(),
             output: BytesMut::from(output),
             state,
+        }
+    }
+
+    /// What has become of our offer meanwhile. It counts if our Noise message is not made yet; in `ged` never.
+    pub fn set_offer(&mut self, offer: Offer) {
+        if matches!(self.state, State::Relay(_) | State::Prologue(_) | State::NoiseFollower(_)) {
+            self.offer = self.offer.map(|_| offer);
         }
     }
 
@@ -195,7 +247,7 @@ impl LinkHandshake {
         match &mut self.state {
             State::Failed(error) => return Err(error.clone()),
             State::Confirmed(pipe) => {
-                pipe.1.buffer().extend_from_slice(bytes);
+                pipe.opener.buffer().extend_from_slice(bytes);
                 return Ok(());
             }
             _ => {}
@@ -253,13 +305,51 @@ impl LinkHandshake {
         self.stage() == Stage::Confirmed
     }
 
+    /// Whether it may take as long as it likes until the next byte comes: at a relay until the other side is there, too,
+    /// and where a Follower waits for the Leader's choice. (A Leader in `ged` gives a Follower's confirmation the same
+    /// time; it follows at once.)
+    #[must_use]
+    pub fn is_unhurried(&self) -> bool {
+        match self.stage() {
+            Stage::Relay => true,
+            Stage::Confirmation => self.awaits_choice() || self.dialect == LinkDialect::Ged,
+            _ => false,
+        }
+    }
+
+    /// Whether a Follower has done all that it can: the Leader's choice is missing, or that this is the one.
+    #[must_use]
+    pub fn awaits_choice(&self) -> bool {
+        self.stage() == Stage::Confirmation && self.role == Role::Follower
+    }
+
+    /// What the other side offers, once it has confirmed its key; before that, and in `ged`, `None`.
+    #[must_use]
+    pub fn peer_offer(&self) -> Option<Offer> {
+        Some(self.offers()?.0)
+    }
+
+    /// The generation of the link, once the other side has confirmed its key: the greater of the two that were offered.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        let (theirs, ours) = self.offers()?;
+        Some(theirs.generation.max(ours.generation))
+    }
+
+    fn offers(&self) -> Option<(Offer, Offer)> {
+        match &self.state {
+            State::Confirmed(pipe) => pipe.offers,
+            _ => None,
+        }
+    }
+
     /// The two ends of the pipe, once the other side has confirmed its key; before that, `None`.
     ///
     /// A Leader that chooses this connection seals a [`KCM`] first.
     #[must_use]
     pub fn into_pipe(self) -> Option<(Sealer, Opener)> {
         match self.state {
-            State::Confirmed(pipe) => Some(*pipe),
+            State::Confirmed(pipe) => Some((pipe.sealer, pipe.opener)),
             _ => None,
         }
     }
@@ -278,16 +368,19 @@ impl LinkHandshake {
             State::NoiseLeader(wait) => match self.frame()? {
                 None => Ok(Step::NeedMore(State::NoiseLeader(wait))),
                 Some(message) => {
-                    let keys = wait.finish(&message).map_err(|_| HandshakeError::WrongKey)?;
-                    Ok(Step::Next(self.transport(&keys)))
+                    let mut payload = self.payload();
+                    let keys = wait.finish(&message, &mut payload).map_err(|_| HandshakeError::WrongKey)?;
+                    Ok(Step::Next(self.transport(&keys, &payload)))
                 }
             },
             State::NoiseFollower(start) => match self.frame()? {
                 None => Ok(Step::NeedMore(State::NoiseFollower(start))),
                 Some(message) => {
-                    let (answer, keys) = start.finish(&message).map_err(|_| HandshakeError::WrongKey)?;
+                    let mut payload = self.payload();
+                    let (answer, keys) =
+                        start.finish(&message, &mut payload).map_err(|_| HandshakeError::WrongKey)?;
                     self.send_frame(&answer);
-                    Ok(Step::Next(self.transport(&keys)))
+                    Ok(Step::Next(self.transport(&keys, &payload)))
                 }
             },
             State::Confirmation(pipe) => self.step_confirmation(pipe),
@@ -312,16 +405,19 @@ impl LinkHandshake {
         let Secrets { key, ephemeral } = secrets;
         Ok(Step::Next(match self.role {
             Role::Leader => {
-                let (message, wait) = LeaderStart::new(&key, ephemeral).start();
+                let start = LeaderStart::new(&key, ephemeral, self.cipher());
+                let (message, wait) = start.start(&self.payload());
                 self.send_frame(&message);
                 State::NoiseLeader(Box::new(wait))
             }
-            Role::Follower => State::NoiseFollower(Box::new(FollowerStart::new(&key, ephemeral))),
+            Role::Follower => {
+                State::NoiseFollower(Box::new(FollowerStart::new(&key, ephemeral, self.cipher())))
+            }
         }))
     }
 
-    fn step_confirmation(&mut self, mut pipe: Box<(Sealer, Opener)>) -> Result<Step, HandshakeError> {
-        let opener = &mut pipe.1;
+    fn step_confirmation(&mut self, mut pipe: Box<Pipe>) -> Result<Step, HandshakeError> {
+        let opener = &mut pipe.opener;
         opener.buffer().extend_from_slice(&self.input.split());
         // The limit on frames holds for those who have proven to know the key; here only one length is right.
         if let Some(length) = opener.announced()
@@ -341,34 +437,56 @@ impl LinkHandshake {
 
     /// The next handshake frame, or `None` while it is incomplete. Its length is known beforehand, so that nobody
     /// can make us wait for a longer one.
-    fn frame(&mut self) -> Result<Option<[u8; HANDSHAKE_MESSAGE]>, HandshakeError> {
+    fn frame(&mut self) -> Result<Option<Vec<u8>>, HandshakeError> {
         let Some(header) = self.input.first_chunk::<HEADER>() else { return Ok(None) };
         let length = u32::from_be_bytes(*header);
-        if usize::try_from(length) != Ok(HANDSHAKE_MESSAGE) {
-            return Err(HandshakeError::FrameLength { length, expected: HANDSHAKE_MESSAGE });
+        let expected = HANDSHAKE_OVERHEAD + self.payload().len();
+        if usize::try_from(length) != Ok(expected) {
+            return Err(HandshakeError::FrameLength { length, expected });
         }
-        let message = self.input[HEADER..].first_chunk::<HANDSHAKE_MESSAGE>().copied();
+        let message = self.input[HEADER..].get(..expected).map(<[u8]>::to_vec);
         if message.is_some() {
-            self.input.advance(HEADER + HANDSHAKE_MESSAGE);
+            self.input.advance(HEADER + expected);
         }
         Ok(message)
     }
 
-    fn send_frame(&mut self, message: &[u8; HANDSHAKE_MESSAGE]) {
-        self.output.extend_from_slice(&[0, 0, 0, 48]);
+    fn send_frame(&mut self, message: &[u8]) {
+        self.output.put_u32(u32::try_from(message.len()).expect("a handshake message is short"));
         self.output.extend_from_slice(message);
     }
 
+    fn cipher(&self) -> Cipher {
+        match self.dialect {
+            LinkDialect::Dilated1 { aes: true } => Cipher::AesGcm,
+            LinkDialect::Ged | LinkDialect::Dilated1 { aes: false } => Cipher::ChaChaPoly,
+        }
+    }
+
+    /// That of our Noise message; the other side's has the same length.
+    fn payload(&self) -> Vec<u8> {
+        self.offer.map_or_else(Vec::new, |offer| offer.encode().to_vec())
+    }
+
     /// Both sides have keys. The Follower confirms at once; the Leader only the link it chooses.
-    fn transport(&mut self, keys: &TransportKeys) -> State {
-        let mut sealer = Sealer::new(&keys.send);
-        let opener = Opener::new(&keys.receive, self.limits.max_frame, self.input.split());
+    fn transport(&mut self, keys: &TransportKeys, peer: &[u8]) -> State {
+        let cipher = self.cipher();
+        let most = match self.dialect {
+            // What the other side takes is not known.
+            LinkDialect::Ged => usize::try_from(u32::MAX).unwrap_or(usize::MAX),
+            LinkDialect::Dilated1 { .. } => MAX_NOISE_MESSAGE,
+        };
+        let mut sealer = Sealer::new(&keys.send, cipher, most);
+        let opener = Opener::new(&keys.receive, cipher, self.limits.max_frame, self.input.split());
         if self.role == Role::Follower {
             sealer.seal(&[KCM], &mut self.output).expect("one byte is neither empty nor too long");
         }
-        State::Confirmation(Box::new((sealer, opener)))
+        let offers = Offer::decode(peer).zip(self.offer);
+        State::Confirmation(Box::new(Pipe { sealer, opener, offers }))
     }
 }
 
+#[cfg(test)]
+mod dilated1_tests;
 #[cfg(test)]
 mod tests;

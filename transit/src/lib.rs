@@ -41,8 +41,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The protocol is that of dilation version `ged`, as the Python implementation speaks it.
+//! Both dialects are spoken: `ged`, as the Python implementation has it, and `dilated-1` (`docs/protocol.md`), whose
+//! handshakes agree on a generation ([`LinkHandshake::dilated1`]).
 
+mod better;
+mod dialect;
 mod handshake;
 mod hint;
 #[cfg(feature = "tokio")]
@@ -56,6 +59,8 @@ pub mod race;
 pub mod relay;
 mod role;
 
+pub use better::Better;
+pub use dialect::{LinkDialect, Offer, has_aes};
 pub use handshake::{HandshakeError, HandshakeLimits, KCM, LinkHandshake, Stage};
 pub use hint::{
     Ability, Hint, HintLimits, HintParseError, RelayHint, TcpHint, encode_abilities, encode_hints,

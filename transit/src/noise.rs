@@ -1,10 +1,12 @@
-//! The key agreement of a link: `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s` with an empty Noise prologue and the
-//! dilation key as pre-shared key (specification `ged`, section "L2 protocol").
+//! The key agreement of a link: Noise NNpsk0 over X25519 and BLAKE2s with an empty Noise prologue and the dilation key
+//! as pre-shared key (specification `ged`, section "L2 protocol"; `docs/protocol.md`, section "Links").
 //!
 //! ```text
-//! LeaderStart   -- message 1 (48 bytes) -->  FollowerStart
-//! LeaderWait   <-- message 2 (48 bytes) --   (both have TransportKeys)
+//! LeaderStart   -- message 1 -->  FollowerStart
+//! LeaderWait   <-- message 2 --   (both have TransportKeys and the other's payload)
 //! ```
+//!
+//! Both payloads have the same length, which the dialect says: none in `ged`, an offer in `dilated-1`.
 //!
 //! `snow` runs the two handshake messages only. The transport phase is `pipe`, which works on whole buffers in
 //! place, so the raw keys are taken out after the handshake.
@@ -16,12 +18,16 @@ use snow::{Builder, HandshakeState};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::role::{DilationKey, Role};
+use crate::{
+    pipe::Cipher,
+    role::{DilationKey, Role},
+};
 
-const NOISE_NAME: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
+/// Length of a handshake message with an empty payload: an X25519 public key and the tag, in bytes.
+pub(crate) const HANDSHAKE_OVERHEAD: usize = 48;
 
-/// Length of both handshake messages: an X25519 public key and the tag of an empty payload, in bytes.
-pub(crate) const HANDSHAKE_MESSAGE: usize = 48;
+/// Longest payload of a handshake message that is used, in bytes.
+const MAX_PAYLOAD: usize = 9;
 
 /// The secret half of an ephemeral X25519 key, for one handshake. Never printed, wiped when dropped, and not
 /// `Clone`: using one twice would give two links the same keys.
@@ -69,40 +75,51 @@ pub(crate) struct LeaderWait(HandshakeState);
 pub(crate) struct FollowerStart(HandshakeState);
 
 impl LeaderStart {
-    pub(crate) fn new(key: &DilationKey, ephemeral: Ephemeral) -> LeaderStart {
-        LeaderStart(begin(key, ephemeral, Role::Leader))
+    pub(crate) fn new(key: &DilationKey, ephemeral: Ephemeral, cipher: Cipher) -> LeaderStart {
+        LeaderStart(begin(key, ephemeral, cipher, Role::Leader))
     }
 
-    /// Message 1, and the state that takes message 2.
-    pub(crate) fn start(mut self) -> ([u8; HANDSHAKE_MESSAGE], LeaderWait) {
-        (write(&mut self.0), LeaderWait(self.0))
+    /// Message 1 with this payload, and the state that takes message 2.
+    pub(crate) fn start(mut self, payload: &[u8]) -> (Vec<u8>, LeaderWait) {
+        (write(&mut self.0, payload), LeaderWait(self.0))
     }
 }
 
 impl LeaderWait {
-    pub(crate) fn finish(mut self, message: &[u8]) -> Result<TransportKeys, WrongKey> {
-        read(&mut self.0, message)?;
+    /// Takes message 2; `payload` becomes its payload, whose length has to be that of `payload`.
+    pub(crate) fn finish(mut self, message: &[u8], payload: &mut [u8]) -> Result<TransportKeys, WrongKey> {
+        read(&mut self.0, message, payload)?;
         Ok(split(self.0, Role::Leader))
     }
 }
 
 impl FollowerStart {
-    pub(crate) fn new(key: &DilationKey, ephemeral: Ephemeral) -> FollowerStart {
-        FollowerStart(begin(key, ephemeral, Role::Follower))
+    pub(crate) fn new(key: &DilationKey, ephemeral: Ephemeral, cipher: Cipher) -> FollowerStart {
+        FollowerStart(begin(key, ephemeral, cipher, Role::Follower))
     }
 
-    /// Takes message 1; gives message 2 and the keys.
+    /// Takes message 1, with a payload of the length of ours; gives message 2 and the keys. `payload` is ours before, and
+    /// becomes the Leader's.
     pub(crate) fn finish(
         mut self,
         message: &[u8],
-    ) -> Result<([u8; HANDSHAKE_MESSAGE], TransportKeys), WrongKey> {
-        read(&mut self.0, message)?;
-        Ok((write(&mut self.0), split(self.0, Role::Follower)))
+        payload: &mut [u8],
+    ) -> Result<(Vec<u8>, TransportKeys), WrongKey> {
+        let mut theirs = [0; MAX_PAYLOAD];
+        let theirs = &mut theirs[..payload.len()];
+        read(&mut self.0, message, theirs)?;
+        let answer = write(&mut self.0, payload);
+        payload.copy_from_slice(theirs);
+        Ok((answer, split(self.0, Role::Follower)))
     }
 }
 
-fn begin(key: &DilationKey, ephemeral: Ephemeral, role: Role) -> HandshakeState {
-    let name = NOISE_NAME.parse().expect("the name is one that snow supports");
+fn begin(key: &DilationKey, ephemeral: Ephemeral, cipher: Cipher, role: Role) -> HandshakeState {
+    let name = match cipher {
+        Cipher::ChaChaPoly => "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s",
+        Cipher::AesGcm => "Noise_NNpsk0_25519_AESGCM_BLAKE2s",
+    };
+    let name = name.parse().expect("the name is one that snow supports");
     // The ephemeral key is an argument because this crate's cores draw no randomness of their own. `Ephemeral`
     // cannot be cloned and is consumed here, which keeps what snow's name warns of from happening.
     let builder = Builder::new(name).fixed_ephemeral_key_for_testing_only(ephemeral.0.as_ref());
@@ -114,17 +131,21 @@ fn begin(key: &DilationKey, ephemeral: Ephemeral, role: Role) -> HandshakeState 
     .expect("NN needs no static keys, and snow has all algorithms of the name")
 }
 
-fn write(state: &mut HandshakeState) -> [u8; HANDSHAKE_MESSAGE] {
-    let mut message = [0; HANDSHAKE_MESSAGE];
-    let length = state.write_message(&[], &mut message).expect("it is our turn and the buffer fits");
-    debug_assert_eq!(length, HANDSHAKE_MESSAGE);
+fn write(state: &mut HandshakeState, payload: &[u8]) -> Vec<u8> {
+    let mut message = vec![0; HANDSHAKE_OVERHEAD + payload.len()];
+    let length = state.write_message(payload, &mut message).expect("it is our turn and the buffer fits");
+    debug_assert_eq!(length, message.len());
     message
 }
 
-fn read(state: &mut HandshakeState, message: &[u8]) -> Result<(), WrongKey> {
-    // Both messages carry an empty payload; a longer message is refused before it comes here.
-    match state.read_message(message, &mut [0; HANDSHAKE_MESSAGE]) {
-        Ok(0) => Ok(()),
+fn read(state: &mut HandshakeState, message: &[u8], payload: &mut [u8]) -> Result<(), WrongKey> {
+    // snow wants room for the tag, too.
+    let mut plaintext = [0; HANDSHAKE_OVERHEAD + MAX_PAYLOAD];
+    match state.read_message(message, &mut plaintext) {
+        Ok(length) if length == payload.len() => {
+            payload.copy_from_slice(&plaintext[..length]);
+            Ok(())
+        }
         _ => Err(WrongKey),
     }
 }
@@ -155,18 +176,38 @@ mod tests {
     fn both_sides_agree_and_a_wrong_key_is_noticed() {
         let mut rng = StdRng::seed_from_u64(1);
         let (key, wrong) = (DilationKey::new([7; 32]), DilationKey::new([8; 32]));
-        let leader = |rng: &mut StdRng| LeaderStart::new(&key, Ephemeral::generate(rng)).start();
-        let (one, wait) = leader(&mut rng);
-        let (two, theirs) = FollowerStart::new(&key, Ephemeral::generate(&mut rng)).finish(&one).unwrap();
-        let ours = wait.finish(&two).unwrap();
-        assert_eq!(ours.send, theirs.receive);
-        assert_eq!(ours.receive, theirs.send);
-        assert_ne!(ours.send, ours.receive);
+        for cipher in [Cipher::ChaChaPoly, Cipher::AesGcm] {
+            let leader = |rng: &mut StdRng| {
+                LeaderStart::new(&key, Ephemeral::generate(rng), cipher).start(b"from lead")
+            };
+            let mut follower = |key: &DilationKey, message: &[u8], payload: &mut [u8]| {
+                FollowerStart::new(key, Ephemeral::generate(&mut rng), cipher).finish(message, payload)
+            };
+            let (one, wait) = leader(&mut StdRng::seed_from_u64(2));
+            let (mut at_follower, mut at_leader) = (*b"from foll", [0; 9]);
+            let (two, theirs) = follower(&key, &one, &mut at_follower).unwrap();
+            let ours = wait.finish(&two, &mut at_leader).unwrap();
+            assert_eq!((&at_follower, &at_leader), (b"from lead", b"from foll"));
+            assert_eq!(ours.send, theirs.receive);
+            assert_eq!(ours.receive, theirs.send);
+            assert_ne!(ours.send, ours.receive);
 
-        let (one, wait) = leader(&mut rng);
-        assert!(FollowerStart::new(&wrong, Ephemeral::generate(&mut rng)).finish(&one).is_err());
-        assert!(wait.finish(&two).is_err(), "message 2 of another handshake");
-        assert!(FollowerStart::new(&key, Ephemeral::generate(&mut rng)).finish(&one[..47]).is_err());
-        assert!(FollowerStart::new(&key, Ephemeral::generate(&mut rng)).finish(&[]).is_err());
+            let (one, wait) = leader(&mut StdRng::seed_from_u64(3));
+            assert!(follower(&wrong, &one, &mut [0; 9]).is_err());
+            assert!(wait.finish(&two, &mut [0; 9]).is_err(), "message 2 of another handshake");
+            assert!(follower(&key, &one[..56], &mut [0; 9]).is_err());
+            assert!(follower(&key, &one, &mut []).is_err(), "a payload of another length");
+            assert!(follower(&key, &[], &mut [0; 9]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_ciphers_do_not_understand_each_other() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let key = DilationKey::new([7; 32]);
+        let (one, _) =
+            LeaderStart::new(&key, Ephemeral::generate(&mut rng), Cipher::AesGcm).start(b"123456789");
+        let follower = FollowerStart::new(&key, Ephemeral::generate(&mut rng), Cipher::ChaChaPoly);
+        assert!(follower.finish(&one, &mut [0; 9]).is_err());
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! frame   = BE4 length ‖ Noise message ‖ Noise message ...
-//! message = up to 65,519 bytes of plaintext, ChaCha20-Poly1305 with an empty AD, 16 bytes of tag
-//! nonce   = 4 zero bytes ‖ counter as 8 bytes, little-endian, from 0, one per direction
+//! message = up to 65,519 bytes of plaintext, sealed with an empty AD, 16 bytes of tag
+//! nonce   = 4 zero bytes ‖ counter as 8 bytes, from 0, one per direction;
+//!           little-endian for ChaCha20-Poly1305, big-endian for AES-256-GCM (Noise specification, section 12)
 //! ```
 //!
-//! A plaintext longer than one Noise message is cut, and all pieces share one frame (specification `ged`, section
-//! "L2 protocol").
+//! In `ged` a plaintext longer than one Noise message is cut, and all pieces share one frame (specification `ged`,
+//! section "L2 protocol"). In `dilated-1` a frame is one Noise message.
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use thiserror::Error;
 
 /// Most plaintext in one Noise message, in bytes.
@@ -36,6 +37,12 @@ pub const fn frame_length(plaintext: usize) -> usize {
     plaintext.saturating_add(plaintext.div_ceil(MAX_NOISE_PLAINTEXT).saturating_mul(TAG))
 }
 
+/// The most plaintext that fits a frame of this length, both in bytes.
+const fn longest_plaintext(frame: usize) -> usize {
+    let whole = frame / MAX_NOISE_MESSAGE;
+    whole * MAX_NOISE_PLAINTEXT + (frame % MAX_NOISE_MESSAGE).saturating_sub(TAG)
+}
+
 /// Why a message could not be sealed. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -43,9 +50,14 @@ pub enum SealError {
     /// The message is empty, which would make the other side drop the link.
     #[error("an empty message cannot be sent on a link")]
     Empty,
-    /// The message does not fit a frame, whose length is a 32-bit number.
-    #[error("a message of {0} bytes does not fit a frame; send less than 4 GiB at once")]
-    TooLong(usize),
+    /// The message does not fit a frame.
+    #[error("a message of {length} bytes does not fit a frame of this link, which takes {limit}")]
+    TooLong {
+        /// Of the message, in bytes.
+        length: usize,
+        /// The most that a frame takes, in bytes.
+        limit: usize,
+    },
     /// The link has used all its nonces.
     #[error("this link has sent all the messages its key allows; a new link is needed")]
     Exhausted,
@@ -74,40 +86,83 @@ pub enum OpenError {
     Exhausted,
 }
 
-/// The counter of one direction. A value is used up when it is taken, before any I/O, so that no cancelled write
-/// can use one twice.
-#[derive(Debug)]
-struct Counter(u64);
-
-impl Counter {
-    /// Whether `count` more nonces may be used. 2^64-1 is reserved by Noise.
-    fn allows(&self, count: usize) -> bool {
-        u64::try_from(count).is_ok_and(|count| count <= u64::MAX - self.0)
-    }
-
-    fn take(&mut self) -> Option<Nonce> {
-        let next = self.0.checked_add(1)?;
-        let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&self.0.to_le_bytes());
-        self.0 = next;
-        Some(Nonce::assume_unique_for_key(nonce))
-    }
+/// What the records of a link are sealed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cipher {
+    /// ChaCha20-Poly1305, fast everywhere.
+    ChaChaPoly,
+    /// AES-256-GCM, about twice as fast where the processor has instructions for it.
+    AesGcm,
 }
 
-fn aead(key: &[u8; 32]) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).expect("32 bytes are a ChaCha20-Poly1305 key"))
+/// The key of one direction and its counter. A value of the counter is used up when it is taken, before any I/O, so that
+/// no cancelled write can use one twice.
+#[derive(Debug)]
+struct Direction {
+    key: LessSafeKey,
+    cipher: Cipher,
+    counter: u64,
+}
+
+impl Direction {
+    fn new(key: &[u8; 32], cipher: Cipher) -> Direction {
+        let algorithm = match cipher {
+            Cipher::ChaChaPoly => &CHACHA20_POLY1305,
+            Cipher::AesGcm => &AES_256_GCM,
+        };
+        let key = UnboundKey::new(algorithm, key).expect("both algorithms have keys of 32 bytes");
+        Direction { key: LessSafeKey::new(key), cipher, counter: 0 }
+    }
+
+    /// Whether `count` more nonces may be used. 2^64-1 is reserved by Noise.
+    fn allows(&self, count: usize) -> bool {
+        u64::try_from(count).is_ok_and(|count| count <= u64::MAX - self.counter)
+    }
+
+    fn take_nonce(&mut self) -> Option<Nonce> {
+        let next = self.counter.checked_add(1)?;
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(&match self.cipher {
+            Cipher::ChaChaPoly => self.counter.to_le_bytes(),
+            Cipher::AesGcm => self.counter.to_be_bytes(),
+        });
+        self.counter = next;
+        Some(Nonce::assume_unique_for_key(nonce))
+    }
+
+    /// Opens the Noise messages of a frame in place and moves the pieces together at its front. Returns the length of the
+    /// plaintext.
+    fn open(&mut self, frame: &mut [u8]) -> Result<usize, OpenError> {
+        let (mut read, mut written) = (0, 0);
+        while read < frame.len() {
+            let end = frame.len().min(read + MAX_NOISE_MESSAGE);
+            if end - read < TAG {
+                return Err(OpenError::Undecryptable);
+            }
+            let nonce = self.take_nonce().ok_or(OpenError::Exhausted)?;
+            let piece = self
+                .key
+                .open_within(nonce, Aad::empty(), &mut frame[written..end], read - written..)
+                .map_err(|_| OpenError::Undecryptable)?;
+            written += piece.len();
+            read = end;
+        }
+        Ok(written)
+    }
 }
 
 /// Seals messages into frames.
 #[derive(Debug)]
 pub struct Sealer {
-    key: LessSafeKey,
-    counter: Counter,
+    direction: Direction,
+    /// The longest message, in bytes.
+    longest: usize,
 }
 
 impl Sealer {
-    pub(crate) fn new(key: &[u8; 32]) -> Sealer {
-        Sealer { key: aead(key), counter: Counter(0) }
+    /// `max_frame` is the length of the longest frame that the other side takes, in bytes.
+    pub(crate) fn new(key: &[u8; 32], cipher: Cipher, max_frame: usize) -> Sealer {
+        Sealer { direction: Direction::new(key, cipher), longest: longest_plaintext(max_frame) }
     }
 
     /// Seals one message, given in parts, and appends its frame to `out`. The parts are copied once, straight to
@@ -117,18 +172,32 @@ impl Sealer {
     ///
     /// [`SealError`]; `out` is then unchanged.
     pub fn seal(&mut self, parts: &[&[u8]], out: &mut BytesMut) -> Result<(), SealError> {
-        let total = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        self.seal_parts(parts.iter().copied(), out)
+    }
+
+    /// [`seal`](Self::seal) for parts that are not in a slice.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError`]; `out` is then unchanged.
+    pub fn seal_parts<'a>(
+        &mut self,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        out: &mut BytesMut,
+    ) -> Result<(), SealError> {
+        let total = parts.clone().fold(0usize, |sum, part| sum.saturating_add(part.len()));
         if total == 0 {
             return Err(SealError::Empty);
         }
+        let too_long = SealError::TooLong { length: total, limit: self.longest };
         let length = frame_length(total);
-        let header = u32::try_from(length).map_err(|_| SealError::TooLong(total))?;
-        if !self.counter.allows(total.div_ceil(MAX_NOISE_PLAINTEXT)) {
+        let header = u32::try_from(length).ok().filter(|_| total <= self.longest).ok_or(too_long)?;
+        if !self.direction.allows(total.div_ceil(MAX_NOISE_PLAINTEXT)) {
             return Err(SealError::Exhausted);
         }
         out.reserve(HEADER + length);
         out.put_u32(header);
-        let mut rest = parts.iter().copied().filter(|part| !part.is_empty());
+        let mut rest = parts.filter(|part| !part.is_empty());
         let mut part = rest.next().unwrap_or_default();
         while !part.is_empty() {
             let start = out.len();
@@ -138,11 +207,12 @@ impl Sealer {
                 out.extend_from_slice(now);
                 part = if later.is_empty() { rest.next().unwrap_or_default() } else { later };
             }
-            let nonce = self.counter.take().expect("enough nonces were left before the first piece");
+            let nonce = self.direction.take_nonce().expect("enough nonces were left before the first piece");
             let tag = self
+                .direction
                 .key
                 .seal_in_place_separate_tag(nonce, Aad::empty(), &mut out[start..])
-                .expect("a piece is far below ChaCha20's limit of 256 GiB");
+                .expect("a piece is far below the limits of both ciphers, 64 GiB and more");
             out.extend_from_slice(tag.as_ref());
         }
         Ok(())
@@ -155,16 +225,15 @@ impl Sealer {
 /// returns `None`.
 #[derive(Debug)]
 pub struct Opener {
-    key: LessSafeKey,
-    counter: Counter,
+    direction: Direction,
     max_frame: usize,
     buffer: BytesMut,
     failed: Option<OpenError>,
 }
 
 impl Opener {
-    pub(crate) fn new(key: &[u8; 32], max_frame: usize, buffer: BytesMut) -> Opener {
-        Opener { key: aead(key), counter: Counter(0), max_frame, buffer, failed: None }
+    pub(crate) fn new(key: &[u8; 32], cipher: Cipher, max_frame: usize, buffer: BytesMut) -> Opener {
+        Opener { direction: Direction::new(key, cipher), max_frame, buffer, failed: None }
     }
 
     /// The bytes received and not yet opened. Append to it.
@@ -209,14 +278,14 @@ impl Opener {
             return Ok(None);
         }
         if length <= COPY_BELOW {
-            let plaintext = open(&self.key, &mut self.counter, &mut self.buffer[HEADER..HEADER + length])?;
+            let plaintext = self.direction.open(&mut self.buffer[HEADER..HEADER + length])?;
             let message = Bytes::copy_from_slice(&self.buffer[HEADER..HEADER + plaintext]);
             self.buffer.advance(HEADER + length);
             return Ok(Some(message));
         }
         let mut frame = self.buffer.split_to(HEADER + length);
         frame.advance(HEADER);
-        let plaintext = open(&self.key, &mut self.counter, &mut frame)?;
+        let plaintext = self.direction.open(&mut frame)?;
         frame.truncate(plaintext);
         Ok(Some(frame.freeze()))
     }
@@ -226,25 +295,6 @@ impl Opener {
         let header = self.buffer.first_chunk::<HEADER>()?;
         Some(usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX - HEADER))
     }
-}
-
-/// Opens the Noise messages of a frame in place and moves the pieces together at its front. Returns the length of
-/// the plaintext.
-fn open(key: &LessSafeKey, counter: &mut Counter, frame: &mut [u8]) -> Result<usize, OpenError> {
-    let (mut read, mut written) = (0, 0);
-    while read < frame.len() {
-        let end = frame.len().min(read + MAX_NOISE_MESSAGE);
-        if end - read < TAG {
-            return Err(OpenError::Undecryptable);
-        }
-        let nonce = counter.take().ok_or(OpenError::Exhausted)?;
-        let piece = key
-            .open_within(nonce, Aad::empty(), &mut frame[written..end], read - written..)
-            .map_err(|_| OpenError::Undecryptable)?;
-        written += piece.len();
-        read = end;
-    }
-    Ok(written)
 }
 
 #[cfg(test)]

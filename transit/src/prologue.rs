@@ -41,20 +41,34 @@ pub struct RelayRequest(Zeroizing<Vec<u8>>);
 pub struct SideError;
 
 impl RelayRequest {
-    /// The request of one side of a dilated wormhole. The token is HKDF-SHA256 of the dilation key with the info
-    /// `transit_relay_token`.
+    /// The request of one side of a wormhole that is dilated in the dialect `ged`. The token is HKDF-SHA256 of the
+    /// dilation key with the info `transit_relay_token`.
     ///
     /// # Errors
     ///
     /// [`SideError`] if `side` is not 16 lower-case hexadecimal digits.
     pub fn new(key: &DilationKey, side: &str) -> Result<RelayRequest, SideError> {
+        RelayRequest::with_info(key, side, "transit_relay_token")
+    }
+
+    /// The same for `dilated-1`, whose token is another for each generation: HKDF-SHA256 of the dilation key with the info
+    /// `dilated-1 relay token ` and the generation in decimal.
+    ///
+    /// # Errors
+    ///
+    /// [`SideError`] if `side` is not 16 lower-case hexadecimal digits.
+    pub fn of_generation(key: &DilationKey, side: &str, generation: u64) -> Result<RelayRequest, SideError> {
+        RelayRequest::with_info(key, side, &format!("dilated-1 relay token {generation}"))
+    }
+
+    fn with_info(key: &DilationKey, side: &str, info: &str) -> Result<RelayRequest, SideError> {
         let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
         if side.len() != 16 || !side.bytes().all(hex) {
             return Err(SideError);
         }
         let mut token = Zeroizing::new([0; 32]);
         Hkdf::<Sha256>::new(None, key.as_bytes())
-            .expand(b"transit_relay_token", token.as_mut())
+            .expand(info.as_bytes(), token.as_mut())
             .expect("32 bytes are within HKDF-SHA256's limit of 8160");
         let token = Zeroizing::new(HEXLOWER.encode(token.as_ref()));
         let line = format!("please relay {} for side {side}\n", token.as_str());

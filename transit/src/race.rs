@@ -11,6 +11,7 @@
 //! | relays of lower priority | 2 s later per step of priority |
 //! | an endpoint that failed | again after 250 ms, 500 ms, 1 s ... at most 10 s, as long as the race lasts |
 //! | an endpoint that failed and is named again | 250 ms after its last failure |
+//! | a relay in `dilated-1` | once for each token under which the peer may wait there |
 //!
 //! (Specification `ged`, section "Connection hints".) The retries are ours: the Python implementation dials each
 //! hint once and then waits for ever, so that a relay which was down for a moment costs the generation. A peer
@@ -44,6 +45,9 @@ pub struct RaceConfig {
     pub relay_delay_again: Duration,
     /// The wait before an endpoint that failed is dialled again; it doubles each time. Default 250 ms.
     pub retry_first: Duration,
+    /// The wait before an endpoint that failed is dialled again because it is named again, if
+    /// [`retry_first`](Self::retry_first) is not shorter. Default 250 ms.
+    pub retry_named: Duration,
     /// The longest such wait. Default 10 s.
     pub retry_max: Duration,
     /// How long the first dial of an endpoint may take, name resolution included; it doubles each time. A path that
@@ -51,6 +55,9 @@ pub struct RaceConfig {
     pub patience_first: Duration,
     /// The longest such patience. Default 20 s.
     pub patience_max: Duration,
+    /// How many generations beyond its own the peer may be in: each relay is dialled that many times more, to wait there
+    /// under their tokens, too. Default 0.
+    pub relays_ahead: u8,
 }
 
 impl Default for RaceConfig {
@@ -63,9 +70,11 @@ impl Default for RaceConfig {
             relay_delay: Duration::from_secs(2),
             relay_delay_again: Duration::from_millis(500),
             retry_first: Duration::from_millis(250),
+            retry_named: Duration::from_millis(250),
             retry_max: Duration::from_secs(10),
             patience_first: Duration::from_secs(2),
             patience_max: Duration::from_secs(20),
+            relays_ahead: 0,
         }
     }
 }
@@ -103,6 +112,8 @@ pub struct Dial {
     pub route: Route,
     /// Who named it.
     pub origin: Origin,
+    /// At a relay, how many generations beyond ours the token is; else 0.
+    pub ahead: u8,
     /// How long it may take until TCP is connected.
     pub patience: Duration,
 }
@@ -144,6 +155,7 @@ struct Target {
     endpoint: TcpHint,
     route: Route,
     origin: Origin,
+    ahead: u8,
     state: State,
 }
 
@@ -155,7 +167,7 @@ struct Target {
 pub struct Race {
     config: RaceConfig,
     targets: Vec<Target>,
-    known: BTreeMap<(Route, (String, u16)), DialId>,
+    known: BTreeMap<(Route, u8, (String, u16)), DialId>,
 }
 
 impl Race {
@@ -174,7 +186,7 @@ impl Race {
         let mut delay = Duration::ZERO;
         for hint in hints {
             if let Hint::Direct(endpoint) = hint {
-                self.add(endpoint, Route::Direct, Origin::Peer, now);
+                self.add(endpoint, Route::Direct, 0, Origin::Peer, now);
                 if self.config.listen {
                     delay = self.config.relay_delay;
                 }
@@ -201,6 +213,7 @@ impl Race {
             endpoint: target.endpoint.clone(),
             route: target.route,
             origin: target.origin,
+            ahead: target.ahead,
             patience: doubled(self.config.patience_first, failures, self.config.patience_max),
         })
     }
@@ -222,7 +235,7 @@ impl Race {
 
     /// A dial or its handshake failed.
     pub fn handle_failed(&mut self, id: DialId, retry: Retry, now: Instant) {
-        let (first, max) = (self.config.retry_first, self.config.retry_max);
+        let (first, named, max) = (self.config.retry_first, self.config.retry_named, self.config.retry_max);
         let Some(target) = self.targets.get_mut(id.0) else { return };
         let (State::Dialing { failures } | State::Connected { failures }) = target.state else { return };
         target.state = match retry {
@@ -231,7 +244,7 @@ impl Race {
                 let wait = doubled(first, failures, max);
                 State::Waiting {
                     due: now + wait,
-                    earliest: Some(now + first),
+                    earliest: Some(now + first.min(named)),
                     failures: failures.saturating_add(1),
                 }
             }
@@ -260,12 +273,14 @@ impl Race {
             let steps = tiers.iter().position(|t| *t == tier(endpoint)).unwrap_or(0);
             let steps = u32::try_from(steps).unwrap_or(u32::MAX);
             let delay = self.config.relay_delay.saturating_mul(steps);
-            self.add(endpoint, Route::Relay, origin, at + delay);
+            for ahead in 0..=self.config.relays_ahead {
+                self.add(endpoint, Route::Relay, ahead, origin, at + delay);
+            }
         }
     }
 
-    fn add(&mut self, endpoint: &TcpHint, route: Route, origin: Origin, due: Instant) {
-        let key = (route, endpoint.endpoint());
+    fn add(&mut self, endpoint: &TcpHint, route: Route, ahead: u8, origin: Origin, due: Instant) {
+        let key = (route, ahead, endpoint.endpoint());
         if let Some(id) = self.known.get(&key) {
             // Named again: the earlier time counts, for the peer may listen only now. But not at once after a failure, or
             // a peer could make us dial as often as it likes by repeating itself.
@@ -284,13 +299,14 @@ impl Race {
             Route::Direct => self.config.max_direct,
             Route::Relay => self.config.max_relays,
         };
-        let alike = self.targets.iter().filter(|t| t.route == route && t.origin == Origin::Peer).count();
+        let alike = |t: &&Target| (t.route, t.ahead, t.origin) == (route, ahead, Origin::Peer);
+        let alike = self.targets.iter().filter(alike).count();
         if origin == Origin::Peer && alike >= limit {
             return;
         }
         self.known.insert(key, DialId(self.targets.len()));
         let state = State::Waiting { due, earliest: None, failures: 0 };
-        self.targets.push(Target { endpoint: endpoint.clone(), route, origin, state });
+        self.targets.push(Target { endpoint: endpoint.clone(), route, origin, ahead, state });
     }
 }
 

@@ -23,8 +23,8 @@ fn run(leader: &mut LinkHandshake, follower: &mut LinkHandshake, chunk: usize) -
         if let State::Confirmed(pipe) = &mut leader.state
             && !chosen
         {
-            pipe.0.seal(&[KCM], &mut to_follower).unwrap();
-            pipe.0.seal(&[b"bundled record"], &mut to_follower).unwrap();
+            pipe.sealer.seal(&[KCM], &mut to_follower).unwrap();
+            pipe.sealer.seal(&[b"bundled record"], &mut to_follower).unwrap();
             chosen = true;
         }
         if to_follower.is_empty() && to_leader.is_empty() {
@@ -115,11 +115,13 @@ fn only_a_key_confirmation_confirms() {
         let output = leader.poll_output().unwrap();
         let one = &output[prologue(Role::Leader).len() + 4..];
         let ephemeral = Ephemeral::generate(&mut StdRng::seed_from_u64(2));
-        let (two, keys) = FollowerStart::new(&DilationKey::new([1; 32]), ephemeral).finish(one).unwrap();
+        let (two, keys) = FollowerStart::new(&DilationKey::new([1; 32]), ephemeral, Cipher::ChaChaPoly)
+            .finish(one, &mut [])
+            .unwrap();
         leader.handle_input(&[&[0, 0, 0, 48], &two[..]].concat()).unwrap();
         assert_eq!(leader.stage(), Stage::Confirmation);
         let mut frame = BytesMut::new();
-        Sealer::new(&keys.send).seal(&[message], &mut frame).unwrap();
+        Sealer::new(&keys.send, Cipher::ChaChaPoly, 100).seal(&[message], &mut frame).unwrap();
         assert_eq!(leader.handle_input(&frame), Err(expected));
     }
 }
@@ -202,20 +204,23 @@ fn vectors_of_a_whole_session() {
     let key = || DilationKey::new(hex(&session["psk"]).try_into().unwrap());
     let ephemeral = |name: &str| Ephemeral::fixed(hex(&session[name]).try_into().unwrap());
 
-    let leader = LeaderStart::new(&key(), ephemeral("leader_ephemeral_private"));
-    let follower = FollowerStart::new(&key(), ephemeral("follower_ephemeral_private"));
-    let (one, wait) = leader.start();
+    let leader = LeaderStart::new(&key(), ephemeral("leader_ephemeral_private"), Cipher::ChaChaPoly);
+    let follower = FollowerStart::new(&key(), ephemeral("follower_ephemeral_private"), Cipher::ChaChaPoly);
+    let (one, wait) = leader.start(&[]);
     assert_eq!([&[0, 0, 0, 48][..], &one].concat(), hex(&session["msg1_leader_frame"]));
-    let (two, follower_keys) = follower.finish(&one).unwrap();
+    let (two, follower_keys) = follower.finish(&one, &mut []).unwrap();
     assert_eq!([&[0, 0, 0, 48][..], &two].concat(), hex(&session["msg2_follower_frame"]));
-    let leader_keys = wait.finish(&two).unwrap();
+    let leader_keys = wait.finish(&two, &mut []).unwrap();
     for keys in [&leader_keys, &follower_keys] {
         assert_eq!(keys.handshake_hash, hex(&session["handshake_hash"]));
     }
     assert_eq!(leader_keys.send[..], hex(&session["transport_key_leader_to_follower"]));
     assert_eq!(leader_keys.receive[..], hex(&session["transport_key_follower_to_leader"]));
 
-    let pipe = |send: &[u8; 32]| (Sealer::new(send), Opener::new(send, DEFAULT_MAX_FRAME, BytesMut::new()));
+    let pipe = |send: &[u8; 32]| {
+        let opener = Opener::new(send, Cipher::ChaChaPoly, DEFAULT_MAX_FRAME, BytesMut::new());
+        (Sealer::new(send, Cipher::ChaChaPoly, DEFAULT_MAX_FRAME), opener)
+    };
     let (mut to_follower, mut to_leader) = (pipe(&leader_keys.send), pipe(&follower_keys.send));
     let frames = session["frames_in_order"].as_array().unwrap();
     assert_eq!(frames.len(), 13);

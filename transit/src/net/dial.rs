@@ -17,6 +17,11 @@ use crate::hint::TcpHint;
 /// Addresses of one name that are tried, at the same time.
 const MAX_ADDRESSES: usize = 6;
 
+/// Bytes that the system takes beyond those that it can send at once. More of them would only make what is urgent wait behind
+/// what is not.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const NOT_SENT: u32 = 128 * 1024;
+
 /// Connects to an endpoint, within `timeout` for all of name resolution and TCP.
 pub(super) async fn connect(endpoint: &TcpHint, timeout: Duration) -> io::Result<TcpStream> {
     let attempt = async {
@@ -53,7 +58,10 @@ pub(super) fn prepare(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
 }
 
 /// Makes the kernel throw queued bytes away and send a reset when the stream is dropped.

@@ -19,16 +19,11 @@ use tokio::{
     },
 };
 
+use super::buffers::{Buffers, KEPT};
 use crate::{
     path::Path,
     pipe::{OpenError, Opener, SealError, Sealer},
 };
-
-/// Bytes asked of the socket at once.
-const READ: usize = 256 * 1024;
-
-/// Bytes that a buffer keeps for the next batch. One that a long message made larger is given back.
-const KEPT: usize = 1024 * 1024;
 
 /// Why a link ended.
 #[derive(Debug, Error)]
@@ -53,8 +48,7 @@ pub enum LinkError {
 pub struct LinkReader {
     stream: OwnedReadHalf,
     opener: Opener,
-    /// The most that the buffer had to hold since it was new.
-    peak: usize,
+    buffers: Buffers,
 }
 
 impl LinkReader {
@@ -67,17 +61,18 @@ impl LinkReader {
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         let missing = self.opener.missing();
         let buffer = self.opener.buffer();
-        if self.peak > KEPT && buffer.len() + missing <= KEPT {
-            *buffer = BytesMut::from(&buffer[..]);
-            self.peak = 0;
-        }
-        // A long frame gets its room as it arrives: its length is not authenticated before it is complete.
-        buffer.reserve(missing.min(buffer.len()).max(READ));
-        self.peak = self.peak.max(buffer.capacity());
+        self.buffers.make_room(buffer, missing);
         // The future holds nothing between polls: making a new one each time is the poll function of `read_buf`.
-        match ready!(pin!(self.stream.read_buf(buffer)).poll(cx))? {
+        let Poll::Ready(read) = pin!(self.stream.read_buf(buffer)).poll(cx) else {
+            self.buffers.handle_pending();
+            return Poll::Pending;
+        };
+        match read? {
             0 => Poll::Ready(Err(LinkError::Closed)),
-            _ => Poll::Ready(Ok(())),
+            bytes => {
+                self.buffers.handle_read(bytes);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 
@@ -108,7 +103,16 @@ impl LinkWriter {
     ///
     /// [`LinkError::Seal`].
     pub fn seal(&mut self, parts: &[&[u8]]) -> Result<(), LinkError> {
-        self.sealer.seal(parts, &mut self.output)?;
+        self.seal_parts(parts.iter().copied())
+    }
+
+    /// [`seal`](Self::seal) for parts that are not in a slice.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Seal`].
+    pub fn seal_parts<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<(), LinkError> {
+        self.sealer.seal_parts(parts, &mut self.output)?;
         self.peak = self.peak.max(self.output.len());
         Ok(())
     }
@@ -149,15 +153,24 @@ pub struct Link {
     pub writer: LinkWriter,
     /// How the peer was reached.
     pub path: Path,
+    /// The generation that the two sides have agreed on; 0 in `ged`, whose links do not know theirs.
+    pub generation: u64,
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream, sealer: Sealer, opener: Opener, path: Path) -> Link {
+    pub(super) fn new(
+        stream: TcpStream,
+        sealer: Sealer,
+        opener: Opener,
+        path: Path,
+        generation: u64,
+    ) -> Link {
         let (read, write) = stream.into_split();
         Link {
-            reader: LinkReader { stream: read, opener, peak: 0 },
+            reader: LinkReader { stream: read, opener, buffers: Buffers::default() },
             writer: LinkWriter { stream: write, sealer, output: BytesMut::new(), peak: 0 },
             path,
+            generation,
         }
     }
 
@@ -200,6 +213,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::pipe::Cipher;
 
     #[tokio::test]
     async fn a_long_message_does_not_keep_its_memory() {
@@ -208,8 +222,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (out, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let link = |stream| {
-            let (sealer, opener) = (Sealer::new(&[1; 32]), Opener::new(&[1; 32], 2 * LONG, BytesMut::new()));
-            Link::new(stream, sealer, opener, Path::inbound(address))
+            let sealer = Sealer::new(&[1; 32], Cipher::ChaChaPoly, 2 * LONG);
+            let opener = Opener::new(&[1; 32], Cipher::ChaChaPoly, 2 * LONG, BytesMut::new());
+            Link::new(stream, sealer, opener, Path::inbound(address), 0)
         };
         let (mut writing, mut reading) = (link(out.unwrap()), link(accepted.unwrap().0));
         let write = async {
@@ -231,7 +246,7 @@ mod tests {
         };
         tokio::join!(write, read);
         // Both messages may have come with one read. Who waits for more gives the room back.
-        poll_fn(|cx| Poll::Ready(assert!(reading.reader.poll_fill(cx).is_pending()))).await;
+        assert!(poll_fn(|cx| Poll::Ready(reading.reader.poll_fill(cx).is_pending())).await);
         // What an empty buffer has kept shows when it is asked for room: it takes back all of its allocation.
         writing.writer.output.reserve(1);
         assert!(writing.writer.output.capacity() <= KEPT, "{}", writing.writer.output.capacity());

@@ -1,13 +1,19 @@
 //! The drivers of this crate, on tokio: listening, dialling, links over TCP, and what disturbs them.
 
 mod attempt;
+mod attempts;
+mod buffers;
+mod candidate;
+mod config;
 mod connector;
 mod dial;
 mod link;
 mod listener;
 mod monitor;
 
-pub use connector::{Connector, ConnectorConfig, ConnectorEvent, ConnectorLimits};
+pub use candidate::Candidate;
+pub use config::{ConnectorConfig, ConnectorLimits, Search};
+pub use connector::{Connector, ConnectorEvent};
 pub use dial::local_addresses;
 pub use link::{Link, LinkError, LinkReader, LinkWriter};
 pub use monitor::{Disturbance, Monitor, MonitorConfig, has_address};

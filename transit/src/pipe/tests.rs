@@ -4,8 +4,18 @@ use super::*;
 
 const KEY: [u8; 32] = [5; 32];
 
+const CIPHERS: [Cipher; 2] = [Cipher::ChaChaPoly, Cipher::AesGcm];
+
+fn pair_of(cipher: Cipher, max_frame: usize) -> (Sealer, Opener) {
+    (Sealer::new(&KEY, cipher, max_frame), Opener::new(&KEY, cipher, max_frame, BytesMut::new()))
+}
+
+/// As in `ged`, where a sealer does not know what the other side takes.
 fn pair() -> (Sealer, Opener) {
-    (Sealer::new(&KEY), Opener::new(&KEY, DEFAULT_MAX_FRAME, BytesMut::new()))
+    (
+        Sealer::new(&KEY, Cipher::ChaChaPoly, u32::MAX as usize),
+        pair_of(Cipher::ChaChaPoly, DEFAULT_MAX_FRAME).1,
+    )
 }
 
 fn bytes_of(length: usize) -> Vec<u8> {
@@ -46,13 +56,13 @@ fn parts_may_be_cut_anywhere() {
 
 #[test]
 fn a_frame_over_the_limit_is_refused_before_it_is_there() {
-    let mut opener = Opener::new(&KEY, 1000, BytesMut::new());
+    let mut opener = pair_of(Cipher::ChaChaPoly, 1000).1;
     opener.buffer().extend_from_slice(&1001u32.to_be_bytes());
     assert_eq!(opener.missing(), 0);
     let error = OpenError::TooLong { length: 1001, limit: 1000 };
     assert_eq!(opener.next_message(), Err(error));
     assert!(error.to_string().contains("1001") && error.to_string().contains("1000"));
-    let mut opener = Opener::new(&KEY, DEFAULT_MAX_FRAME, BytesMut::new());
+    let mut opener = pair_of(Cipher::ChaChaPoly, DEFAULT_MAX_FRAME).1;
     opener.buffer().extend_from_slice(&[0xff; 4]);
     assert!(matches!(opener.next_message(), Err(OpenError::TooLong { length: 0xffff_ffff, .. })));
 }
@@ -85,8 +95,8 @@ fn an_empty_message_is_an_error_on_both_sides() {
 
 #[test]
 fn garbage_is_final() {
-    for length in [20usize, 5000, 70_000] {
-        let (mut sealer, mut opener) = pair();
+    for (length, cipher) in [20usize, 5000, 65_000].into_iter().flat_map(|n| CIPHERS.map(|c| (n, c))) {
+        let (mut sealer, mut opener) = pair_of(cipher, DEFAULT_MAX_FRAME);
         let mut frame = BytesMut::new();
         sealer.seal(&[&bytes_of(length)], &mut frame).unwrap();
         let mut bad = frame.clone();
@@ -100,6 +110,11 @@ fn garbage_is_final() {
 
 #[test]
 fn frames_cannot_be_replayed_or_swapped() {
+    CIPHERS.into_iter().for_each(frames_of_a_cipher_cannot_be_replayed_or_swapped);
+}
+
+fn frames_of_a_cipher_cannot_be_replayed_or_swapped(cipher: Cipher) {
+    let pair = || pair_of(cipher, DEFAULT_MAX_FRAME);
     let (mut sealer, mut opener) = pair();
     let (mut one, mut two) = (BytesMut::new(), BytesMut::new());
     sealer.seal(&[b"one"], &mut one).unwrap();
@@ -115,9 +130,13 @@ fn frames_cannot_be_replayed_or_swapped() {
 
 #[test]
 fn nonces_run_out_with_an_error_and_never_wrap() {
-    let (mut sealer, mut opener) = pair();
-    sealer.counter = Counter(u64::MAX - 2);
-    opener.counter = Counter(u64::MAX - 2);
+    CIPHERS.into_iter().for_each(nonces_of_a_cipher_run_out);
+}
+
+fn nonces_of_a_cipher_run_out(cipher: Cipher) {
+    let (mut sealer, mut opener) = pair_of(cipher, DEFAULT_MAX_FRAME);
+    sealer.direction.counter = u64::MAX - 2;
+    opener.direction.counter = u64::MAX - 2;
     let mut out = BytesMut::new();
     assert_eq!(sealer.seal(&[&bytes_of(MAX_NOISE_PLAINTEXT * 2 + 1)], &mut out), Err(SealError::Exhausted));
     assert!(out.is_empty(), "no half frame");
@@ -155,9 +174,9 @@ proptest! {
 
     #[test]
     fn any_messages_in_any_chunks(
-        lengths in prop::collection::vec(1usize..140_000, 1..4), chunk in 1usize..100_000
+        lengths in prop::collection::vec(1usize..140_000, 1..4), chunk in 1usize..100_000, aes in any::<bool>(),
     ) {
-        let (mut sealer, mut opener) = pair();
+        let (mut sealer, mut opener) = pair_of(CIPHERS[usize::from(aes)], DEFAULT_MAX_FRAME);
         let mut wire = BytesMut::new();
         for length in &lengths {
             sealer.seal(&[&bytes_of(*length)], &mut wire).unwrap();
@@ -185,5 +204,14 @@ proptest! {
                 prop_assert_eq!(opener.next_message(), first);
             }
         }
+    }
+}
+
+#[test]
+fn a_sealer_knows_what_a_frame_takes() {
+    for (frame, longest) in [(65_535, 65_519), (65_536, 65_519), (65_552, 65_520), (100, 84), (16, 0)] {
+        assert_eq!(longest_plaintext(frame), longest, "{frame}");
+        assert!(longest == 0 || frame_length(longest) <= frame);
+        assert!(frame_length(longest + 1) > frame);
     }
 }

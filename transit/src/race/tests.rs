@@ -124,6 +124,46 @@ fn what_failed_is_dialled_again_with_growing_waits() {
     assert_eq!((race.poll_timeout(), race.poll_dial(now)), (None, None));
 }
 
+#[test]
+fn a_relay_is_dialled_for_each_token_and_each_is_tried_again_by_itself() {
+    let zero = start();
+    let config = RaceConfig { relays_ahead: 1, max_relays: 1, ..listening(false) };
+    let mut race = Race::new(config, &[relay(1, 0.0)], zero);
+    race.handle_hints(&[direct(1), Hint::Relay(relay(2, 0.0)), Hint::Relay(relay(3, 0.0))], zero);
+    let mut seen: Vec<Dial> = std::iter::from_fn(|| race.poll_dial(zero)).collect();
+    seen.sort_by_key(|dial| (dial.route, dial.endpoint.port(), dial.ahead));
+    let ahead: Vec<(Route, u16, u8)> =
+        seen.iter().map(|dial| (dial.route, dial.endpoint.port(), dial.ahead)).collect();
+    let relays = [(1, 0), (1, 1), (2, 0), (2, 1)].map(|(port, ahead)| (Route::Relay, port, ahead));
+    assert_eq!(ahead, [vec![(Route::Direct, 1, 0)], relays.to_vec()].concat(), "the third is over the limit");
+    race.handle_connected(seen[1].id);
+    race.handle_failed(seen[1].id, Retry::Later, zero);
+    let again = race.poll_dial(zero + secs(0.25)).unwrap();
+    assert_eq!((again.endpoint.port(), again.ahead), (1, 0));
+    assert_eq!(race.poll_dial(zero + secs(60.0)), None);
+}
+
+#[test]
+fn a_gentle_race_dials_at_once_what_is_named_again() {
+    let zero = start();
+    let config = RaceConfig { retry_first: secs(10.0), retry_max: secs(300.0), ..listening(true) };
+    let mut race = Race::new(config, &[], zero);
+    race.handle_hints(&[direct(1)], zero);
+    let (mut now, mut waits) = (zero, Vec::new());
+    for _ in 0..7 {
+        let dial = race.poll_dial(now).unwrap();
+        race.handle_failed(dial.id, Retry::Later, now);
+        let next = race.poll_timeout().unwrap();
+        waits.push((next - now).as_secs());
+        now = next;
+    }
+    assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300]);
+    let dial = race.poll_dial(now).unwrap();
+    race.handle_failed(dial.id, Retry::Later, now);
+    race.handle_hints(&[direct(1)], now);
+    assert_eq!(race.poll_timeout(), Some(now + secs(0.25)));
+}
+
 proptest! {
     /// Whatever hints come and whatever happens to the dials: limits hold, no endpoint is dialled twice at once,
     /// and there is always a next step while something waits.

@@ -24,6 +24,9 @@ use super::{dial::local_addresses, now};
 /// The shortest interval between two looks at anything.
 const SHORTEST: Duration = Duration::from_millis(10);
 
+/// How long after something was told the next is: an address that is replaced goes and comes within milliseconds.
+const FIRST_APART: Duration = Duration::from_millis(20);
+
 /// How often a [`Monitor`] looks where nothing tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MonitorConfig {
@@ -33,8 +36,8 @@ pub struct MonitorConfig {
     pub sleep_threshold: Duration,
     /// How often the addresses are listed where the system does not tell of changes. Default 2 s; at least 10 ms.
     pub poll: Duration,
-    /// What happens is told at once, and what follows at its heels so much later: an interface that flaps shall not
-    /// make anybody begin anew all the time. Default 200 ms.
+    /// What happens is told at once, and what follows at its heels a little later, at last so much: an interface that
+    /// flaps shall not make anybody begin anew all the time. Default 200 ms.
     pub apart: Duration,
 }
 
@@ -105,8 +108,8 @@ pub struct Monitor {
     /// The part of the tally that was reported.
     reported: Tally,
     apart: Duration,
-    /// When something was reported last.
-    last: Option<Instant>,
+    /// When something was reported last, and how long what follows has to wait.
+    last: Option<(Instant, Duration)>,
     _task: JoinSet<()>,
 }
 
@@ -137,20 +140,23 @@ impl Monitor {
         Monitor { tally, reported: Tally::default(), apart, last: None, _task: task }
     }
 
-    /// Waits for something to happen, and after that at least [`MonitorConfig::apart`]. What happened several times since
-    /// the last call is told once. Never ends otherwise.
+    /// Waits for something to happen. After that the next is told 20 ms later at the earliest, and while more follows each
+    /// wait is twice the last, up to [`MonitorConfig::apart`]. What happened several times since the last call is told
+    /// once. Never ends otherwise.
     ///
     /// Cancel safe: nothing is lost.
     pub async fn next(&mut self) -> Disturbance {
-        if let Some(last) = self.last {
-            tokio::time::sleep_until((last + self.apart).into()).await;
+        if let Some((last, wait)) = self.last {
+            tokio::time::sleep_until((last + wait).into()).await;
         }
         let reported = self.reported;
         let Ok(tally) = self.tally.wait_for(|tally| *tally != reported).await.map(|tally| *tally) else {
             // The runtime is ending, and nobody watches any more.
             return std::future::pending().await;
         };
-        self.last = Some(now());
+        let now = now();
+        let before = self.last.map(|(last, wait)| (now.saturating_duration_since(last), wait));
+        self.last = Some((now, wait(before, self.apart)));
         if tally.slept != reported.slept {
             self.reported.slept = tally.slept;
             Disturbance::Woke { after: tally.slept.saturating_sub(reported.slept) }
@@ -162,6 +168,15 @@ impl Monitor {
             Disturbance::Routes
         }
     }
+}
+
+/// How long what follows has to wait. `before`: how long ago something was told, and the wait after that.
+fn wait(before: Option<(Duration, Duration)>, apart: Duration) -> Duration {
+    let wait = match before {
+        Some((ago, wait)) if ago < apart.saturating_mul(2) => wait.saturating_mul(2),
+        _ => FIRST_APART,
+    };
+    wait.min(apart)
 }
 
 /// The task of a [`Monitor`].

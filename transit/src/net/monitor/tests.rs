@@ -80,8 +80,21 @@ async fn the_first_change_is_told_at_once_and_the_next_apart_from_it() {
         machine.set(&[last]);
     }
     assert_eq!(monitor.next().await, Disturbance::Addresses);
-    assert!(now() >= first + MonitorConfig::default().apart);
+    assert!(now() >= first + FIRST_APART);
     assert_eq!(within_an_hour(&mut monitor).await, None, "and all of them as one");
+}
+
+#[test]
+fn what_flaps_is_told_ever_less_often_until_it_rests() {
+    let apart = MonitorConfig::default().apart;
+    let mut waits = vec![wait(None, apart)];
+    while waits.len() < 6 {
+        let last = waits[waits.len() - 1];
+        waits.push(wait(Some((last, last)), apart));
+    }
+    assert_eq!(waits.iter().map(Duration::as_millis).collect::<Vec<_>>(), [20, 40, 80, 160, 200, 200]);
+    assert_eq!(wait(Some((2 * apart, apart)), apart), FIRST_APART);
+    assert_eq!(wait(None, Duration::ZERO), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,76 +1,39 @@
-//! Connectors on loopback: against each other, through a relay, and against everybody else.
-#![cfg(all(feature = "tokio", feature = "relay"))]
+//! In `ged`.
 
-use std::{future::Future, io, net::Ipv4Addr, time::Duration};
+use std::{io, net::Ipv4Addr, time::Duration};
 
 use bytes::BytesMut;
 use dilated_transit::{
-    DilationKey, Ephemeral, HandshakeLimits, Hint, LinkHandshake, Path, RelayHint, Role, TcpHint,
-    net::{Connector, ConnectorConfig, ConnectorEvent, ConnectorLimits, Link, LinkError},
-    relay::{Relay, RelayConfig},
+    DilationKey, Ephemeral, HandshakeLimits, Hint, LinkDialect, LinkHandshake, Path, RelayHint, Role,
+    TcpHint,
+    net::{Connector, ConnectorConfig, ConnectorEvent, ConnectorLimits, Link, LinkError, Search},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future)
-        .await
-        .unwrap_or_else(|_| panic!("{what} did not happen"))
-}
+use crate::{flush, hints, loopback, port, receive, relay, soon, talk};
 
 fn config(role: Role) -> ConnectorConfig {
-    ConnectorConfig {
-        role,
-        key: DilationKey::new([9; 32]),
-        side: match role {
-            Role::Leader => "ffffffffffffffff".to_owned(),
-            Role::Follower => "0000000000000000".to_owned(),
-        },
-        listen: true,
-        loopback: true,
-        relays: Vec::new(),
-        limits: ConnectorLimits::default(),
-    }
+    crate::config(role, LinkDialect::Ged)
 }
 
 /// A connector that searches.
-fn start(config: ConnectorConfig) -> io::Result<Connector> {
+pub(crate) fn start(config: ConnectorConfig) -> io::Result<Connector> {
     let mut connector = Connector::new(config)?;
-    connector.search();
+    connector.search(Search::default());
     Ok(connector)
 }
 
-/// The hints of a connector, which it tells first.
-async fn hints(connector: &mut Connector) -> Vec<Hint> {
-    match soon("hints", connector.next()).await {
-        ConnectorEvent::LocalHints(hints) => hints,
-        other => panic!("hints come first, not {other:?}"),
-    }
-}
-
-/// The IPv4 loopback port among the hints.
-fn port(hints: &[Hint]) -> u16 {
-    let loopback = |hint: &Hint| match hint {
-        Hint::Direct(hint) if hint.hostname() == "127.0.0.1" => Some(hint.port()),
-        _ => None,
-    };
-    hints.iter().find_map(loopback).expect("loopback is advertised")
-}
-
-fn loopback(port: u16) -> Hint {
-    Hint::Direct(TcpHint::from_addr(Ipv4Addr::LOCALHOST.into(), port))
-}
-
 /// Runs a connector until it has a link; returns what failed on the way.
-async fn selected(connector: &mut Connector) -> (Link, Vec<(Path, String)>) {
+pub(crate) async fn selected(connector: &mut Connector) -> (Link, Vec<(Path, String)>) {
     let mut failures = Vec::new();
     loop {
         match soon("a link", connector.next()).await {
             ConnectorEvent::Selected(mut link) => {
                 // A Leader's writer begins with the choice.
-                soon("a flush", std::future::poll_fn(|cx| link.writer.poll_flush(cx))).await.expect("open");
+                flush(&mut link).await;
                 return (*link, failures);
             }
             ConnectorEvent::Failed { path, reason } => failures.push((path, reason)),
@@ -79,27 +42,10 @@ async fn selected(connector: &mut Connector) -> (Link, Vec<(Path, String)>) {
     }
 }
 
-async fn send(link: &mut Link, message: &[u8]) {
-    link.writer.seal(&[message]).expect("short");
-    soon("a flush", std::future::poll_fn(|cx| link.writer.poll_flush(cx))).await.expect("open");
-}
-
-async fn receive(link: &mut Link) -> Result<Vec<u8>, LinkError> {
-    loop {
-        if let Some(message) = link.reader.next_message()? {
-            return Ok(message.to_vec());
-        }
-        soon("bytes", std::future::poll_fn(|cx| link.reader.poll_fill(cx))).await?;
-    }
-}
-
 /// Both ends of a link, the Leader's first, and messages both ways.
 async fn meet(leader: &mut Connector, follower: &mut Connector) -> (Link, Link) {
     let ((mut leading, _), (mut following, _)) = tokio::join!(selected(leader), selected(follower));
-    send(&mut leading, b"from the Leader").await;
-    assert_eq!(receive(&mut following).await.expect("open"), b"from the Leader");
-    send(&mut following, b"from the Follower").await;
-    assert_eq!(receive(&mut leading).await.expect("open"), b"from the Follower");
+    talk(&mut leading, &mut following).await;
     (leading, following)
 }
 
@@ -136,10 +82,7 @@ async fn losers_are_closed_on_both_sides() {
 
 #[tokio::test]
 async fn a_relay_brings_those_together_who_cannot_listen() {
-    let relay =
-        Relay::bind("127.0.0.1:0".parse().expect("an address"), RelayConfig::default()).await.expect("bind");
-    let hint: RelayHint = relay.hint().parse().expect("a hint");
-    tokio::spawn(relay.run());
+    let hint = relay().await;
     let with_relay = |role| ConnectorConfig { listen: false, relays: vec![hint.clone()], ..config(role) };
     let mut leader = start(with_relay(Role::Leader)).expect("no listener is needed");
     let mut follower = start(with_relay(Role::Follower)).expect("no listener is needed");
@@ -361,7 +304,7 @@ async fn a_peer_that_lost_its_link_finds_us_at_the_port_that_it_knows() {
         let _first = meet(&mut leader, &mut follower).await;
         // The other one does not search: it only listens.
         let searcher = if who_searches == Role::Leader { &mut leader } else { &mut follower };
-        searcher.search();
+        searcher.search(Search::default());
         if who_searches == Role::Leader {
             assert_eq!(port(&hints(&mut leader).await), port(&ours), "the port is kept");
         }
@@ -380,7 +323,7 @@ async fn hints_of_former_generations_are_forgotten() {
         Connector::new(ConnectorConfig { listen: false, ..config(Role::Leader) }).expect("no listener");
     leader.add_peer_hints(at(&old), true);
     leader.add_peer_hints(at(&new), true);
-    leader.search();
+    leader.search(Search::default());
     let dialled = async {
         loop {
             if let ConnectorEvent::Dialing(path) = leader.next().await {
@@ -446,7 +389,7 @@ async fn a_leader_who_dials_before_we_search_may_go_on() {
         handshake.handle_input(&input).expect("an honest Follower");
         // It hears of the new generation in the middle of the handshake.
         if !std::mem::replace(&mut searches, true) {
-            follower.search();
+            follower.search(Search::default());
         }
     }
     let (mut sealer, _) = handshake.into_pipe().expect("confirmed");
