@@ -34,6 +34,13 @@ pub struct DilateConfig {
     pub listen: bool,
     /// Advertise loopback addresses even when there are others, for two programs on one machine. Default: no.
     pub loopback: bool,
+    /// Seal records with AES-256-GCM if the processors of both sides have instructions for it, instead of
+    /// ChaCha20-Poly1305. Only in `dilated-1`. Default: yes.
+    pub aes: bool,
+    /// Keep a second link, over another path, that takes over at once when the first one fails. It costs a PING every
+    /// [`ping_interval`](LivenessConfig::ping_interval), and perhaps a relay a connection. Only in `dilated-1`, and enough
+    /// if one side wants it. Default: no.
+    pub standby: bool,
     /// The wanted role. Default: Leader.
     pub role: RolePreference,
     /// How a link is watched.
@@ -66,6 +73,8 @@ impl Default for DilateConfig {
             relays: vec![crate::PUBLIC_RELAY.parse().expect("the constant is a valid hint")],
             listen: true,
             loopback: false,
+            aes: true,
+            standby: false,
             role: RolePreference::default(),
             liveness: LivenessConfig::default(),
             linger: Duration::from_secs(10),

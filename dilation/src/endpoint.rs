@@ -64,8 +64,10 @@ impl Dilated {
         let (status_sender, status) = watch::channel(DilationStatus {
             mailbox: wormhole.status(),
             role: None,
+            dialect: None,
             generation: Generation::default(),
             link: LinkStatus::Waiting,
+            standby: None,
         });
         let config = Arc::new(config);
         let request = DilateRequest { config: Arc::clone(&config), mux: mux.clone(), status: status_sender };
@@ -79,6 +81,7 @@ impl Dilated {
         let connector =
             |name: &str| self.mux.connector(name).expect("the name was accepted by `listen` before");
         let control = Control {
+            mux: self.mux.clone(),
             connector: connector(&self.config.control_name),
             listener: control,
             opener: self.config.control_opener,
@@ -173,9 +176,11 @@ impl Dilated {
     }
 }
 
-/// The control channel: one subchannel that both sides use, whoever opens it. Single-use.
+/// The control channel: one subchannel that both sides use. In `dilated-1` it is there from the beginning; in `ged` one
+/// side opens it ([`ControlOpener`]). Single-use.
 #[derive(Debug)]
 pub struct Control {
+    mux: Multiplexer,
     connector: Connector,
     listener: Listener,
     opener: ControlOpener,
@@ -184,7 +189,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Waits for the other side's control endpoint and returns the subchannel between the two.
+    /// Waits until the subchannel can be used, in `ged` for the other side's control endpoint, and returns it.
     ///
     /// # Errors
     ///
@@ -194,6 +199,9 @@ impl Control {
     ///
     /// Dropping the future drops the endpoint.
     pub async fn connect(mut self) -> Result<Subchannel, ConnectError> {
+        if let Some(subchannel) = self.mux.control().await? {
+            return Ok(subchannel);
+        }
         let opens = match self.opener {
             ControlOpener::Open => true,
             ControlOpener::Listen => false,

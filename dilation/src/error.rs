@@ -9,12 +9,14 @@ use thiserror::Error;
 pub enum DilationError {
     /// The peer's software cannot dilate, or shares no version of the protocol with us.
     #[error(
-        "the other side cannot dilate: its program offers {theirs}, ours needs \"ged\"; \
+        "the other side cannot dilate with us: its program offers {theirs}, ours needs {ours}; \
          both programs must be built for dilated wormholes"
     )]
     PeerCannotDilate {
         /// The versions it offered, for people.
         theirs: String,
+        /// Those that we offered.
+        ours: String,
     },
     /// The peer's side equals ours.
     #[error(
@@ -30,6 +32,14 @@ pub enum DilationError {
     /// The peer said that it closes its wormhole.
     #[error("the other side closed its wormhole")]
     PeerClosed,
+    /// The peer ended the link because of an error that it found, in `dilated-1`.
+    #[error("the other side ended the link, with code {code}: {reason:?}")]
+    Refused {
+        /// Which (specification `dilated-1`, section "The end").
+        code: u64,
+        /// The peer's explanation. Not to be trusted.
+        reason: String,
+    },
     /// This wormhole was built with `dilation(false)`.
     #[error("this wormhole was built without dilation; build it with `.dilation(true)`")]
     Disabled,

@@ -2,16 +2,21 @@
 
 use std::fmt;
 
-/// The number of a link attempt, from 0. Every `reconnect` starts the next. In `ged` it is local bookkeeping: the
-/// wire does not carry it.
+/// The number of a time in which the two sides are linked, from 0. In `ged` every `reconnect` starts the next, and it
+/// is local bookkeeping: the wire does not carry it. In `dilated-1` the links themselves agree on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Generation(u64);
 
 impl Generation {
+    /// The generation of this number.
+    pub fn new(number: u64) -> Generation {
+        Generation(number)
+    }
+
     /// The one that follows.
     #[must_use]
     pub fn next(self) -> Generation {
-        Generation(self.0 + 1)
+        Generation(self.0.saturating_add(1))
     }
 
     /// As a number, from 0.

@@ -33,8 +33,9 @@
 //! # }
 //! ```
 //!
-//! The protocol is dilation version `ged`, as the released Python `magic-wormhole` 0.24 speaks it; the far end may
-//! be a Python program. See `docs/` in the repository for the protocol and the architecture.
+//! Two programs built with this crate speak `dilated-1`. With others the protocol is dilation version `ged`, as the
+//! released Python `magic-wormhole` 0.24 speaks it; the far end may be a Python program. See `docs/` in the repository for
+//! the protocols and the architecture.
 //!
 //! The logic of the protocol, without sockets and clocks, is in [`protocol`].
 
@@ -42,6 +43,7 @@
 mod clock;
 #[cfg(feature = "tokio")]
 mod config;
+mod dialect;
 #[cfg(feature = "tokio")]
 mod driver;
 #[cfg(feature = "tokio")]
@@ -52,13 +54,13 @@ mod generation;
 mod inbox;
 #[cfg(feature = "tokio")]
 mod link;
+mod links;
 mod liveness;
 mod manager;
 mod message;
 mod role;
 mod rtt;
 mod status;
-#[cfg(feature = "tokio")]
 mod watch;
 #[cfg(feature = "tokio")]
 mod wormhole;
@@ -67,14 +69,18 @@ mod wormhole;
 /// their own.
 pub mod protocol {
     pub use crate::{
+        dialect::{Agreement, Parameters, Terms},
+        links::{LinkEvent, LinkId, Links, Streams},
         liveness::{Liveness, Verdict},
-        manager::{Action, Manager, Selection, State},
+        manager::{Action, Choice, Manager, Selection, State},
         message::DilationMessage,
         role::DilationSide,
         rtt::RoundTrip,
+        watch::{Due, Watch},
     };
 }
 
+pub use dialect::Dialect;
 pub use dilated_mailbox::{
     Code, InputError, Key, WormholeError,
     client::{
@@ -95,9 +101,12 @@ pub use {
     config::{ControlOpener, DilateConfig},
     dilated_mailbox::net::{CodeInput, NetConfig},
     dilated_subchannel::{
-        Connector, Listener, ReadHalf, Subchannel, WriteHalf,
+        Connector, Listener, OpenOptions, ReadHalf, Subchannel, WriteHalf,
+        frame::Code as SubchannelCode,
         io::{AcceptError, ConnectError},
-        mux::{ListenError, NameError, ReadError, UnacknowledgedError, WriteError},
+        mux::{
+            DatagramError, ListenError, NameError, OpenRefused, ReadError, UnacknowledgedError, WriteError,
+        },
     },
     dilated_transit::net::{ConnectorLimits, MonitorConfig, local_addresses},
     endpoint::{Client, Control, Dilated, Server},
@@ -112,9 +121,6 @@ pub mod server {
     };
     pub use dilated_transit::relay::{Relay, RelayConfig, RelayHandle, RelayStats};
 }
-
-/// The dilation version of the Python implementation, which this crate speaks.
-pub const GED: &str = "ged";
 
 /// The public mailbox server: with TLS, and as the released Python client reaches it.
 pub const PUBLIC_MAILBOXES: [&str; 2] =

@@ -4,11 +4,17 @@
 //! both), every byte from the peer counts as life, and the patience is measured instead of fixed. A saturated relay
 //! with deep buffers is slow to answer a PING, but it never falls silent.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use dilated_subchannel::PingId;
 
 use crate::rtt::RoundTrip;
+
+/// PINGs that may be unanswered at a time and still be measured; more than any patience allows.
+const MAX_SENT: usize = 16;
 
 /// How a link is watched. `LivenessConfig::default()` suits most.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +42,10 @@ pub struct LivenessConfig {
     /// While our own application does not read, the peer gets neither ACK nor PONG; a PING so often shows it that we
     /// are here. Must be well below the peer's [`silence`](Self::silence). Default 250 ms.
     pub paused_ping: Duration,
+    /// With another link standing by, that one takes over when data is in flight and silence has this length, and at
+    /// least [`round_trips`](Self::round_trips); the silent link has still to die. A link whose round trip was not
+    /// measured yet has half of [`first_silence`](Self::first_silence). Default 100 ms.
+    pub hedge: Duration,
     /// An ACK that is missing while the peer is heard of is asked for after this long, by sending the last record again;
     /// the wait doubles each time up to [`nudge_max`](Self::nudge_max). A Python Follower loses the ACKs that it owes
     /// for what arrives together with the KCM, and would never repeat them by itself. Default 1 s.
@@ -60,6 +70,7 @@ impl Default for LivenessConfig {
             round_trips: 4,
             suspicion: Duration::from_millis(500),
             paused_ping: Duration::from_millis(250),
+            hedge: Duration::from_millis(100),
             nudge: Duration::from_secs(1),
             nudge_max: Duration::from_secs(30),
             nudge_draining: Duration::from_millis(250),
@@ -75,6 +86,8 @@ pub enum Verdict {
     Quiet,
     /// Send a PING with this id.
     Ping(PingId),
+    /// The peer is late with an answer: let another link take over.
+    Hedge,
     /// Nothing has been heard for too long: abort the link.
     Dead,
 }
@@ -104,10 +117,20 @@ pub struct Liveness {
     data: Option<Debt>,
     /// A PING is unanswered; whether it was sent because a stream of records had stopped.
     ping: Option<(Debt, bool)>,
+    /// Data goes over another link, and what the peer owes here is a sign of life.
+    standing_by: bool,
+    /// Another link could take over since then; whether that was said since the peer was last heard.
+    hedged: Option<(Instant, bool)>,
     /// The link is suspect.
     suspicion: Option<Debt>,
-    /// The last PING: its PONG is a measurement.
-    sent: Option<(PingId, Instant)>,
+    /// The PINGs whose PONG would be a measurement: on a long path the next leaves before the answer to the last.
+    sent: VecDeque<(PingId, Instant)>,
+    /// What it measured.
+    probed: Option<Duration>,
+    /// When it was sent.
+    pinged: Instant,
+    /// The round trip is measured under load, too.
+    probing: bool,
     counter: u32,
 }
 
@@ -125,8 +148,13 @@ impl Liveness {
             active: false,
             data: None,
             ping: None,
+            standing_by: false,
+            hedged: None,
             suspicion: None,
-            sent: None,
+            sent: VecDeque::new(),
+            probed: None,
+            pinged: now,
+            probing: false,
             counter: 0,
         }
     }
@@ -135,7 +163,10 @@ impl Liveness {
     pub fn handle_bytes(&mut self, now: Instant) {
         self.last_heard = now;
         self.ping = None;
-        if let Some(debt) = &mut self.data {
+        self.hedged = self.hedged.map(|(since, _)| (since, false));
+        if self.standing_by {
+            self.data = None;
+        } else if let Some(debt) = &mut self.data {
             *debt = Debt { since: now, reminded: false };
         }
         // What the machine had received before the suspicion proves nothing, but it is read at once.
@@ -146,6 +177,9 @@ impl Liveness {
         if self.counter > 0 {
             let quiet = if self.active { self.config.silence } else { self.config.ping_interval };
             self.next_ping = now + quiet.min(self.config.ping_interval);
+            if self.probing && self.active {
+                self.next_ping = self.next_ping.min((self.pinged + self.config.silence).max(now));
+            }
         }
     }
 
@@ -156,11 +190,12 @@ impl Liveness {
 
     /// A PONG came.
     pub fn handle_pong(&mut self, id: PingId, now: Instant) {
-        if let Some((sent, at)) = self.sent
-            && sent == id
-        {
-            self.sent = None;
-            self.measure(now.saturating_duration_since(at));
+        if let Some(index) = self.sent.iter().position(|(sent, _)| *sent == id) {
+            let at = self.sent[index].1;
+            self.sent.drain(..=index);
+            let took = now.saturating_duration_since(at);
+            self.probed = Some(took);
+            self.measure(took);
             if self.suspicion.is_some_and(|debt| at >= debt.since) {
                 self.suspicion = None;
             }
@@ -176,6 +211,9 @@ impl Liveness {
 
     /// Whether data is on its way that the peer has not acknowledged.
     pub fn set_in_flight(&mut self, in_flight: bool, now: Instant) {
+        if std::mem::take(&mut self.standing_by) {
+            self.data = None;
+        }
         match (in_flight, &self.data) {
             (true, None) => self.data = Some(Debt { since: now, reminded: false }),
             (false, Some(_)) => self.data = None,
@@ -183,10 +221,19 @@ impl Liveness {
         }
     }
 
+    /// Data goes over another link now. A peer that owes an answer here is asked for a sign of life; if it gives none, the
+    /// link is dead when it would have been anyway.
+    pub fn stand_by(&mut self, now: Instant) {
+        if self.data.is_some() && !std::mem::replace(&mut self.standing_by, true) {
+            self.next_ping = now;
+        }
+    }
+
     /// Our own reading is paused because the application does not read: silence says nothing about the peer.
     pub fn handle_paused(&mut self, now: Instant) {
         self.last_heard = now;
-        (self.ping, self.suspicion, self.sent) = (None, None, None);
+        (self.ping, self.suspicion) = (None, None);
+        self.sent.clear();
         if let Some(debt) = &mut self.data {
             *debt = Debt { since: now, reminded: false };
         }
@@ -196,6 +243,22 @@ impl Liveness {
     /// Something happened that may have broken the link: it has to show that it works.
     pub fn suspect(&mut self, now: Instant) {
         self.suspicion.get_or_insert(Debt { since: now, reminded: false });
+    }
+
+    /// Whether another link could take over. What this one owed before that does not count: it may just have taken over
+    /// itself.
+    pub fn set_hedged(&mut self, hedged: bool, now: Instant) {
+        self.hedged = hedged.then(|| self.hedged.unwrap_or((now, false)));
+    }
+
+    /// What the last PONG measured, once for each.
+    pub fn take_probed(&mut self) -> Option<Duration> {
+        self.probed.take()
+    }
+
+    /// Has a busy link measured by PING, too, not only an idle one: whoever sizes windows wants to know.
+    pub fn set_probing(&mut self) {
+        self.probing = true;
     }
 
     /// Whether it has not shown that yet.
@@ -211,7 +274,7 @@ impl Liveness {
         });
         let debts = debts.flatten().min();
         let suspect = self.suspicion.filter(|debt| !debt.reminded).map(|debt| debt.since);
-        debts.into_iter().chain(suspect).fold(self.next_ping, Instant::min)
+        debts.into_iter().chain(suspect).chain(self.hedge()).fold(self.next_ping, Instant::min)
     }
 
     /// When the peer was last heard.
@@ -236,6 +299,10 @@ impl Liveness {
         }
         if self.debts().any(|(debt, patience)| debt.since + patience <= now) {
             return Verdict::Dead;
+        }
+        if self.hedge().is_some_and(|at| at <= now) {
+            self.hedged = self.hedged.map(|(since, _)| (since, true));
+            return Verdict::Hedge;
         }
         let mut remind = false;
         let data = self.data_patience();
@@ -265,7 +332,11 @@ impl Liveness {
         self.next_ping = now + self.config.ping_interval;
         self.counter = self.counter.wrapping_add(1);
         let id = PingId::from(self.counter.to_be_bytes());
-        self.sent = Some((id, now));
+        if self.sent.len() == MAX_SENT {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((id, now));
+        self.pinged = now;
         Verdict::Ping(id)
     }
 
@@ -276,6 +347,18 @@ impl Liveness {
         self.data = self.data.map(|_| fresh);
         self.ping = self.ping.map(|(_, active)| (fresh, active));
         self.suspicion = Some(fresh);
+    }
+
+    /// When another link should take over.
+    fn hedge(&self) -> Option<Instant> {
+        let (since, said) = self.hedged?;
+        let owed = [self.data, self.suspicion].into_iter().flatten().map(|debt| debt.since).min()?;
+        let least = match self.round_trip {
+            Some(_) => self.config.hedge,
+            // A slow path would else never get the chance to answer.
+            None => self.config.hedge.max(self.config.first_silence / 2),
+        };
+        (!said).then(|| owed.max(since) + self.patience(least))
     }
 
     fn debts(&self) -> impl Iterator<Item = (Debt, Duration)> {
@@ -300,7 +383,12 @@ impl Liveness {
     }
 
     fn ping_patience(&self, active: bool) -> Duration {
-        self.patience(if active { self.config.silence } else { self.config.ping_timeout })
+        self.patience(match self.round_trip {
+            Some(_) if active => self.config.silence,
+            // A slow path may need that long.
+            None if active => self.config.first_silence,
+            _ => self.config.ping_timeout,
+        })
     }
 
     fn suspicion_patience(&self) -> Duration {
@@ -320,213 +408,4 @@ fn reminder(debt: Debt, patience: Duration) -> Instant {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A link on a virtual clock, with the default timers.
-    struct Bench {
-        liveness: Liveness,
-        start: Instant,
-        now: Instant,
-    }
-
-    fn ms(milliseconds: u64) -> Duration {
-        Duration::from_millis(milliseconds)
-    }
-
-    impl Bench {
-        #[expect(clippy::disallowed_methods, reason = "a virtual clock has to start somewhere")]
-        fn after(fruitless: u32) -> Bench {
-            let now = Instant::now();
-            Bench { liveness: Liveness::new(LivenessConfig::default(), fruitless, now), start: now, now }
-        }
-
-        /// A link on which the round trip was measured, at idle.
-        fn measured(round_trip: u64) -> Bench {
-            let mut bench = Bench::after(0);
-            let Verdict::Ping(id) = bench.liveness.handle_timeout(bench.now) else { panic!("no first PING") };
-            bench.now += ms(round_trip);
-            bench.liveness.handle_bytes(bench.now);
-            bench.liveness.handle_pong(id, bench.now);
-            bench.start = bench.now;
-            bench
-        }
-
-        /// The same with data in flight, acknowledged in that time before.
-        fn loaded(round_trip: u64) -> Bench {
-            let mut bench = Bench::measured(round_trip);
-            bench.liveness.handle_ack(ms(round_trip));
-            bench.liveness.set_in_flight(true, bench.now);
-            bench
-        }
-
-        /// What the timers do until the link is dead or `end` (since the start) comes, with their times.
-        fn silence(&mut self, end: u64) -> Vec<(u64, &'static str)> {
-            let mut story = Vec::new();
-            while self.liveness.deadline() <= self.start + ms(end) {
-                assert!(story.len() < 1000, "{story:?}");
-                self.now = self.liveness.deadline().max(self.now);
-                let at = u64::try_from((self.now - self.start).as_millis()).unwrap();
-                match self.liveness.handle_timeout(self.now) {
-                    Verdict::Ping(_) => story.push((at, "ping")),
-                    Verdict::Dead => {
-                        story.push((at, "dead"));
-                        break;
-                    }
-                    Verdict::Quiet => panic!("woken for nothing at {at}"),
-                }
-            }
-            story
-        }
-    }
-
-    #[test]
-    fn an_idle_link_is_probed_and_dies_when_the_answer_does_not_come() {
-        let story = Bench::measured(20).silence(60_000);
-        assert_eq!(story, [(15_000, "ping"), (16_500, "ping"), (18_000, "dead")]);
-    }
-
-    #[test]
-    fn an_answered_probe_begins_a_new_interval() {
-        let mut bench = Bench::measured(20);
-        assert_eq!(bench.silence(15_000), [(15_000, "ping")]);
-        bench.liveness.handle_bytes(bench.start + ms(15_020));
-        assert_eq!(bench.silence(40_000)[0], (30_020, "ping"));
-    }
-
-    #[test]
-    fn silence_after_activity_is_probed_soon() {
-        let mut bench = Bench::measured(20);
-        bench.liveness.handle_bytes(bench.now);
-        bench.liveness.handle_data();
-        bench.liveness.handle_bytes(bench.now);
-        assert_eq!(bench.silence(1000), [(1000, "ping")]);
-        bench.liveness.handle_bytes(bench.start + ms(1020));
-        assert_eq!(bench.silence(20_000)[0], (16_020, "ping"), "its answer is no activity");
-
-        let mut bench = Bench::measured(20);
-        bench.liveness.handle_data();
-        bench.liveness.handle_bytes(bench.now);
-        assert_eq!(bench.silence(20_000), [(1000, "ping"), (1500, "ping"), (2000, "dead")]);
-    }
-
-    #[test]
-    fn only_the_ping_at_the_beginning_is_free() {
-        // The peer was faster than our first look at the timer.
-        let mut bench = Bench::after(0);
-        bench.liveness.handle_data();
-        bench.liveness.handle_bytes(bench.now);
-        assert_eq!(bench.silence(0), [(0, "ping")], "the measurement is made all the same");
-        bench.liveness.handle_data();
-        bench.liveness.handle_bytes(bench.now);
-        assert_eq!(bench.silence(60_000), [(1000, "ping"), (1500, "ping"), (2000, "dead")]);
-    }
-
-    #[test]
-    fn with_data_in_flight_a_second_of_silence_is_death() {
-        assert_eq!(Bench::loaded(20).silence(10_000), [(500, "ping"), (1000, "dead")]);
-        // And four round trips, where those are longer.
-        assert_eq!(Bench::loaded(600).silence(10_000), [(1200, "ping"), (2400, "dead")]);
-    }
-
-    #[test]
-    fn the_first_record_may_take_longer() {
-        let mut bench = Bench::measured(20);
-        bench.liveness.set_in_flight(true, bench.now);
-        assert_eq!(bench.silence(10_000), [(2000, "ping"), (4000, "dead")]);
-    }
-
-    #[test]
-    fn deep_buffers_are_not_death() {
-        // Records trickle through a full queue: an ACK every 3 s, each for what was written a minute before.
-        let mut bench = Bench::measured(20);
-        bench.liveness.set_in_flight(true, bench.now);
-        for n in 1..100 {
-            bench.silence(n * 3000);
-            bench.now = bench.start + ms(n * 3000);
-            assert_ne!(bench.liveness.handle_timeout(bench.now), Verdict::Dead, "after {n} ACKs");
-            bench.liveness.handle_bytes(bench.now);
-            bench.liveness.handle_ack(ms(3000 * n.min(20)));
-            bench.liveness.set_in_flight(true, bench.now);
-        }
-    }
-
-    #[test]
-    fn links_that_were_silent_from_the_start_make_it_patient() {
-        let deaths: Vec<u64> = (0..8)
-            .map(|fruitless| {
-                let mut bench = Bench::after(fruitless);
-                bench.liveness.set_in_flight(true, bench.now);
-                bench.silence(1_000_000).last().unwrap().0
-            })
-            .collect();
-        assert_eq!(deaths, [4000, 8000, 16_000, 32_000, 60_000, 60_000, 60_000, 60_000]);
-    }
-
-    #[test]
-    fn a_suspect_link_has_to_answer_at_once() {
-        let mut bench = Bench::measured(20);
-        bench.liveness.suspect(bench.now);
-        assert_eq!(bench.silence(10_000), [(0, "ping"), (500, "dead")]);
-
-        let mut bench = Bench::measured(20);
-        bench.liveness.suspect(bench.now);
-        let Verdict::Ping(id) = bench.liveness.handle_timeout(bench.now) else { panic!("no PING") };
-        // What had been received before proves nothing.
-        bench.liveness.handle_bytes(bench.now + ms(1));
-        assert_eq!(bench.liveness.deadline(), bench.now + ms(500));
-        bench.liveness.handle_pong(id, bench.now + ms(20));
-        assert_eq!(bench.silence(10_000), [], "cleared");
-
-        let mut bench = Bench::measured(20);
-        bench.liveness.suspect(bench.now);
-        bench.silence(0);
-        bench.liveness.handle_bytes(bench.now + ms(260));
-        assert_eq!(bench.silence(10_000), [], "bytes that keep coming clear it, too");
-    }
-
-    #[test]
-    fn our_own_slow_reader_is_not_the_peers_death() {
-        let mut bench = Bench::loaded(20);
-        let mut pings = 0;
-        for n in 1..100 {
-            bench.now = bench.start + ms(250 * n);
-            bench.liveness.handle_paused(bench.now);
-            match bench.liveness.handle_timeout(bench.now) {
-                Verdict::Ping(_) => pings += 1,
-                Verdict::Quiet => {}
-                Verdict::Dead => panic!("dead after {n}"),
-            }
-        }
-        assert!(pings >= 49, "the peer must hear that we live: {pings} PINGs in 25 s");
-    }
-
-    #[test]
-    fn who_slept_does_not_blame_the_peer() {
-        let mut bench = Bench::loaded(20);
-        bench.now = bench.start + ms(8000);
-        let Verdict::Ping(id) = bench.liveness.handle_timeout(bench.now) else {
-            panic!("it is asked at once")
-        };
-        assert_eq!(bench.liveness.deadline(), bench.now + ms(500), "and has to answer soon");
-        bench.liveness.handle_bytes(bench.now + ms(100));
-        bench.liveness.handle_pong(id, bench.now + ms(100));
-        bench.liveness.set_in_flight(false, bench.now + ms(100));
-        assert!(!bench.liveness.is_suspect());
-
-        let mut bench = Bench::loaded(20);
-        bench.now = bench.start + ms(8000);
-        assert_eq!(bench.silence(20_000), [(8000, "ping"), (8500, "dead")]);
-    }
-
-    #[test]
-    fn any_byte_is_life() {
-        let mut bench = Bench::loaded(20);
-        for n in 1..50 {
-            bench.now = bench.start + ms(900 * n);
-            assert_ne!(bench.liveness.handle_timeout(bench.now), Verdict::Dead);
-            bench.liveness.handle_bytes(bench.now);
-        }
-        assert_eq!(bench.liveness.last_heard(), bench.now);
-    }
-}
+mod tests;

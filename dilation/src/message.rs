@@ -1,8 +1,13 @@
 //! The messages of the control conversation: JSON in the mailbox phases `dilate-0`, `dilate-1`, …
-//! (specification `ged`, section "Messages").
+//! (specification `ged`, section "Messages"; specification `dilated-1`, section "Messages of the mailbox").
 
 use dilated_transit::{Hint, HintLimits, encode_hints, parse_hints};
 use serde_json::{Value, json};
+
+use crate::{
+    dialect::{Dialect, Parameters},
+    generation::Generation,
+};
 
 /// Longest message that is parsed. The mailbox client caps messages too; this holds when it is used alone.
 const MAX_MESSAGE: usize = 256 * 1024;
@@ -14,14 +19,23 @@ pub enum DilationMessage {
     Please {
         /// Compared with ours to find the Leader.
         side: String,
+        /// The dialect that the sender would choose; `None` for one that we do not know.
+        use_version: Option<Dialect>,
+        /// What the sender says of itself for `dilated-1`. Only for a peer that offers that.
+        parameters: Option<Parameters>,
         /// Whether the sender understands [`DilationMessage::Closing`].
         hears_closing: bool,
     },
-    /// Where the sender can be reached in this generation.
-    Hints(Vec<Hint>),
-    /// The Leader asks for a new generation.
+    /// Where the sender can be reached.
+    Hints {
+        /// Its addresses and relays.
+        hints: Vec<Hint>,
+        /// Its generation; only in `dilated-1`.
+        generation: Option<Generation>,
+    },
+    /// The Leader asks for a new generation; only in `ged`.
     Reconnect,
-    /// The Follower has begun the generation that the Leader asked for.
+    /// The Follower has begun the generation that the Leader asked for; only in `ged`.
     Reconnecting,
     /// The sender closes its wormhole and will not come back. Only for a peer that hears it: Python logs an error.
     Closing,
@@ -49,11 +63,19 @@ impl DilationMessage {
                 .filter(|side| !side.is_empty() && side.len() <= 128)
                 .map(|side| DilationMessage::Please {
                     side: side.to_owned(),
+                    use_version: value
+                        .get("use-version")
+                        .and_then(Value::as_str)
+                        .and_then(Dialect::from_name),
+                    parameters: value
+                        .get(Dialect::Dilated1.name())
+                        .map(|parameters| Parameters::parse(Some(parameters))),
                     hears_closing: value.get("hears-closing") == Some(&Value::Bool(true)),
                 }),
-            Some("connection-hints") => {
-                value.get("hints").map(|hints| DilationMessage::Hints(parse_hints(hints, limits)))
-            }
+            Some("connection-hints") => value.get("hints").map(|hints| DilationMessage::Hints {
+                hints: parse_hints(hints, limits),
+                generation: value.get("generation").and_then(Value::as_u64).map(Generation::new),
+            }),
             Some("reconnect") => Some(DilationMessage::Reconnect),
             Some("reconnecting") => Some(DilationMessage::Reconnecting),
             Some("closing") => Some(DilationMessage::Closing),
@@ -68,16 +90,26 @@ impl DilationMessage {
     /// The bytes for the mailbox. Key order and types are those that the Python peers send.
     pub fn encode(&self) -> Vec<u8> {
         let value = match self {
-            DilationMessage::Please { side, hears_closing } => {
-                let mut please = json!({"type": "please", "side": side, "use-version": crate::GED});
+            DilationMessage::Please { side, use_version, parameters, hears_closing } => {
+                let mut please = json!({"type": "please", "side": side});
+                if let Some(dialect) = use_version {
+                    please["use-version"] = Value::from(dialect.name());
+                }
+                if let Some(parameters) = parameters {
+                    please[Dialect::Dilated1.name()] = parameters.encode();
+                }
                 if *hears_closing {
                     // Python ignores keys that it does not know.
                     please["hears-closing"] = Value::Bool(true);
                 }
                 please
             }
-            DilationMessage::Hints(hints) => {
-                json!({"type": "connection-hints", "hints": encode_hints(hints)})
+            DilationMessage::Hints { hints, generation } => {
+                let mut message = json!({"type": "connection-hints", "hints": encode_hints(hints)});
+                if let Some(generation) = generation {
+                    message["generation"] = Value::from(generation.get());
+                }
+                message
             }
             DilationMessage::Reconnect => json!({"type": "reconnect"}),
             DilationMessage::Reconnecting => json!({"type": "reconnecting"}),
@@ -93,6 +125,15 @@ mod tests {
 
     use super::*;
 
+    fn please(side: &str) -> DilationMessage {
+        DilationMessage::Please {
+            side: side.to_owned(),
+            use_version: Some(Dialect::Ged),
+            parameters: None,
+            hears_closing: false,
+        }
+    }
+
     fn parse(text: &str) -> Option<DilationMessage> {
         DilationMessage::parse(text.as_bytes(), &HintLimits::default())
     }
@@ -101,7 +142,7 @@ mod tests {
     fn reads_what_python_sends() {
         assert_eq!(
             parse(r#"{"type": "please", "side": "0123456789abcdef", "use-version": "ged"}"#),
-            Some(DilationMessage::Please { side: "0123456789abcdef".to_owned(), hears_closing: false })
+            Some(please("0123456789abcdef"))
         );
         assert_eq!(parse(r#"{"type": "reconnect"}"#), Some(DilationMessage::Reconnect));
         assert_eq!(parse(r#"{"type": "reconnecting"}"#), Some(DilationMessage::Reconnecting));
@@ -110,7 +151,9 @@ mod tests {
                 {"type": "direct-tcp-v1", "priority": 0.0, "hostname": "192.0.2.2", "port": 33129},
                 {"type": "teleport-v9"}, 17]}"#,
         );
-        let Some(DilationMessage::Hints(hints)) = hints else { panic!("not hints: {hints:?}") };
+        let Some(DilationMessage::Hints { hints, generation: None }) = hints else {
+            panic!("not hints: {hints:?}")
+        };
         assert_eq!(hints.len(), 1);
     }
 
@@ -137,10 +180,16 @@ mod tests {
     #[test]
     fn survives_its_own_encoding() {
         for message in [
-            DilationMessage::Please { side: "ffff000000000000".to_owned(), hears_closing: false },
-            DilationMessage::Please { side: "ffff000000000000".to_owned(), hears_closing: true },
+            please("ffff000000000000"),
+            DilationMessage::Please {
+                side: "ffff000000000000".to_owned(),
+                use_version: Some(Dialect::Dilated1),
+                parameters: Some(Parameters { aes: true, ..Parameters::default() }),
+                hears_closing: true,
+            },
             DilationMessage::Closing,
-            DilationMessage::Hints(Vec::new()),
+            DilationMessage::Hints { hints: Vec::new(), generation: None },
+            DilationMessage::Hints { hints: Vec::new(), generation: Some(Generation::new(7)) },
             DilationMessage::Reconnect,
             DilationMessage::Reconnecting,
         ] {

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use dilated_mailbox::client::MailboxStatus;
 use dilated_transit::{Path, Role};
 
-use crate::{error::DilationError, generation::Generation};
+use crate::{dialect::Dialect, error::DilationError, generation::Generation};
 
 /// The state of a dilation at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,10 +15,15 @@ pub struct DilationStatus {
     pub mailbox: MailboxStatus,
     /// Ours, once the peer's `please` is here.
     pub role: Option<Role>,
-    /// Counts the links, from 0.
+    /// What the two sides speak, once that is agreed on.
+    pub dialect: Option<Dialect>,
+    /// Counts the links, from 0; in `dilated-1` the times without any.
     pub generation: Generation,
     /// The link.
     pub link: LinkStatus,
+    /// How the link goes that stands by, if there is one; only in `dilated-1`, and only if one is
+    /// [wanted](crate::DilateConfig::standby).
+    pub standby: Option<Path>,
 }
 
 /// The state of the link.

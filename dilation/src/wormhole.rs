@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use crate::{
     config::DilateConfig,
+    dialect::Dialect,
     driver::Driver,
     endpoint::{DilateRequest, Dilated},
     error::DilationError,
@@ -25,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct WormholeBuilder {
     mailboxes: Vec<String>,
-    dilation: bool,
+    dialects: Vec<Dialect>,
     client: ClientConfig,
     net: NetConfig,
     monitor: MonitorConfig,
@@ -49,10 +50,16 @@ impl WormholeBuilder {
         self
     }
 
-    /// Whether to tell the peer that this side can dilate. Default: yes.
+    /// Whether to tell the peer that this side can dilate. Default: yes, in [all dialects](Dialect::ALL).
     #[must_use]
-    pub fn dilation(mut self, enabled: bool) -> Self {
-        self.dilation = enabled;
+    pub fn dilation(self, enabled: bool) -> Self {
+        self.dialects(if enabled { &Dialect::ALL } else { &[] })
+    }
+
+    /// The dialects to offer, the best first. Default: [all](Dialect::ALL).
+    #[must_use]
+    pub fn dialects(mut self, dialects: &[Dialect]) -> Self {
+        self.dialects = dialects.to_vec();
         self
     }
 
@@ -89,7 +96,8 @@ impl WormholeBuilder {
         }
         let urls =
             self.mailboxes.iter().map(|url| url.parse::<MailboxUrl>()).collect::<Result<Vec<_>, _>>()?;
-        self.client.can_dilate = if self.dilation { vec![crate::GED.to_owned()] } else { Vec::new() };
+        self.client.can_dilate = self.dialects.iter().map(|dialect| dialect.name().to_owned()).collect();
+        let dilation = !self.dialects.is_empty();
         let (mailbox, mailbox_driver) = dilated_mailbox::net::client_with(urls, self.client, self.net)
             .expect("there is at least the public server");
         let (state_sender, state) = watch::channel(Snapshot::new(mailbox.status()));
@@ -101,9 +109,16 @@ impl WormholeBuilder {
         });
         // The mailbox side is no secret: the server sees it. It tells several wormholes of a program apart.
         let span = tracing::info_span!("wormhole", side = mailbox.side());
-        let driver = Driver::new(mailbox_driver, mailbox, Arc::clone(&shared), state_sender, self.monitor);
+        let driver = Driver::new(
+            mailbox_driver,
+            mailbox,
+            Arc::clone(&shared),
+            state_sender,
+            self.monitor,
+            self.dialects,
+        );
         tokio::spawn(driver.run().instrument(span));
-        Ok(Wormhole { handle: Arc::new(Handle { shared, state, dilation: self.dilation }) })
+        Ok(Wormhole { handle: Arc::new(Handle { shared, state, dilation }) })
     }
 }
 
@@ -240,7 +255,7 @@ impl Wormhole {
     pub fn builder(appid: impl Into<String>) -> WormholeBuilder {
         WormholeBuilder {
             mailboxes: Vec::new(),
-            dilation: true,
+            dialects: Dialect::ALL.to_vec(),
             client: ClientConfig::new(appid),
             net: NetConfig::default(),
             monitor: MonitorConfig::default(),

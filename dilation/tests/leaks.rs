@@ -132,7 +132,7 @@ async fn every_moment(mut net: Proxied) -> Proxied {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_dropped_at_any_moment_leaves_nothing_behind() {
-    let mut net = Proxied::start().await;
+    let mut net = Proxied::start(dilated::Dialect::Dilated1).await;
     let mut memory = Vec::new();
     for _ in 0..ROUNDS {
         net = every_moment(net).await;

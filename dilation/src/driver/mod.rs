@@ -14,21 +14,25 @@ use dilated_mailbox::{
     client::{ConnectionStatus, Event as MailboxEvent},
     net::{Mailbox, MailboxDriver},
 };
-use dilated_subchannel::{EndReason, Parity};
+use dilated_subchannel::{EndReason, Parity, mux::Dialect as MuxDialect};
 use dilated_transit::{
-    HintLimits, Role,
-    net::{Connector, ConnectorEvent, Disturbance, Link, Monitor, MonitorConfig, has_address},
+    HintLimits, Role, has_aes,
+    net::{
+        Candidate, Connector, ConnectorEvent, Disturbance, Link, Monitor, MonitorConfig, Search, has_address,
+    },
 };
 use tokio::sync::watch;
 
 use self::dilation::Dilation;
 use crate::{
     clock,
+    config::DilateConfig,
+    dialect::{Agreement, Dialect, Parameters, Terms},
     endpoint::DilateRequest,
     error::DilationError,
     generation::Generation,
-    link::{LinkEnd, LinkPump},
-    manager::{Action, Manager, ManagerTiming, Selection, State},
+    link::{LinkEvent, LinkPump, Pump},
+    manager::{Action, Choice, Manager, ManagerTiming, Selection, State},
     role::DilationSide,
     status::{LinkStatus, Recovery},
     wormhole::{Shared, Snapshot},
@@ -58,6 +62,7 @@ pub(crate) struct Driver {
     key: Option<Key>,
     manager: Manager,
     monitor: Monitor,
+    dialects: Vec<Dialect>,
     dilation: Option<Dilation>,
     phase: Phase,
 }
@@ -67,7 +72,7 @@ enum Woken {
     Mailbox(MailboxEvent),
     Requests,
     Connector(ConnectorEvent),
-    Link(LinkEnd),
+    Link(LinkEvent),
     Machine(Disturbance),
     Timer,
 }
@@ -79,6 +84,7 @@ impl Driver {
         shared: Arc<Shared>,
         state: watch::Sender<Snapshot>,
         monitor: MonitorConfig,
+        dialects: Vec<Dialect>,
     ) -> Driver {
         Driver {
             mailbox_driver,
@@ -88,6 +94,7 @@ impl Driver {
             key: None,
             manager: Manager::new(HintLimits::default(), ManagerTiming::default()),
             monitor: Monitor::start(monitor),
+            dialects,
             dilation: None,
             phase: Phase::Open,
         }
@@ -107,7 +114,7 @@ impl Driver {
                     event = self.mailbox_driver.next() => Woken::Mailbox(event),
                     () = self.shared.woken() => Woken::Requests,
                     event = optional(connector.map(Connector::next)) => Woken::Connector(event),
-                    end = optional(link.map(LinkPump::run)) => Woken::Link(end),
+                    end = optional(link.map(Pump::run)) => Woken::Link(end),
                     what = self.monitor.next() => Woken::Machine(what),
                     () = sleep_until(deadline) => Woken::Timer,
                 }
@@ -125,7 +132,7 @@ impl Driver {
                     }
                 }
                 Woken::Connector(event) => self.handle_connector(event),
-                Woken::Link(end) => self.handle_link_end(end),
+                Woken::Link(event) => self.handle_link(event),
                 Woken::Machine(what) => self.handle_disturbance(&what),
                 Woken::Timer => self.handle_timers(),
             }
@@ -165,7 +172,10 @@ impl Driver {
             self.dilate(request);
         }
         if abandon {
-            self.lose_link("given up by this program".to_owned());
+            match self.dilation.as_mut().and_then(|dilation| dilation.link.as_mut()).map(Pump::abandon) {
+                Some(true) => self.handle_link(LinkEvent::Changed),
+                _ => self.lose_link("given up by this program".to_owned()),
+            }
         }
         if close && self.phase == Phase::Open {
             self.close();
@@ -176,8 +186,11 @@ impl Driver {
     fn dilate(&mut self, request: DilateRequest) {
         let side = DilationSide::random(request.config.role, &mut rand::rng());
         self.manager.set_limits(request.config.connector.hints, request.config.timing);
+        let DilateConfig { aes, standby, mux, .. } = &*request.config;
+        let parameters = Parameters { aes: *aes && has_aes(), standby: *standby, mux: mux.params() };
+        let terms = Terms { dialects: self.dialects.clone(), parameters };
         self.dilation = Some(Dilation::new(request, side.clone()));
-        self.manager.dilate(side, clock::now());
+        self.manager.dilate(side, terms, clock::now());
     }
 
     fn handle_mailbox(&mut self, event: MailboxEvent) -> Result<(), WormholeError> {
@@ -214,6 +227,7 @@ impl Driver {
             ConnectorEvent::Dialing(path) => tracing::debug!(%path, "dialling"),
             ConnectorEvent::Failed { path, reason } => tracing::debug!(%path, reason, "no link there"),
             ConnectorEvent::Selected(link) => self.use_link(*link),
+            ConnectorEvent::Candidate(candidate) => self.consider(*candidate),
         }
     }
 
@@ -232,7 +246,6 @@ impl Driver {
         if let Some(connector) = &mut dilation.connector {
             connector.rest();
         }
-        tracing::info!(generation = %self.manager.generation(), "link up");
         let config = &dilation.request.config;
         let mut pump =
             LinkPump::new(link, dilation.request.mux.clone(), config.liveness.clone(), dilation.silent);
@@ -242,12 +255,45 @@ impl Driver {
         if self.manager.short_links() > 0 {
             pump.be_cautious(config.liveness.first_answer);
         }
-        let recovered = dilation.lost.take().map(|(reason, since)| Recovery {
+        dilation.link = Some(Pump::Ged(Box::new(pump)));
+        self.publish_link();
+    }
+
+    /// A candidate for a link, in `dilated-1`.
+    fn consider(&mut self, candidate: Candidate) {
+        self.tell_heard();
+        let generation = Generation::new(candidate.generation());
+        let choice = self.manager.handle_candidate(generation, candidate.peer_linked(), clock::now());
+        let Some(dilation) = &mut self.dilation else { return };
+        match choice {
+            Choice::Use => {
+                let (draining, young) = (self.phase != Phase::Open, self.manager.short_links() > 0);
+                dilation.use_candidate(candidate, generation, draining, young);
+            }
+            Choice::Another { needed } => dilation.add_candidate(candidate, needed, generation),
+            Choice::Refuse => {}
+        }
+        self.publish_link();
+    }
+
+    /// Tells the application how the peer is reached now.
+    fn publish_link(&mut self) {
+        let Some(dilation) = &mut self.dilation else { return };
+        let Some(path) = dilation.link.as_ref().and_then(Pump::path).cloned() else { return };
+        let made_good = dilation.lost.take().map(|(reason, since)| Recovery {
             reason,
             outage: clock::now().saturating_duration_since(since),
         });
-        dilation.set_link_status(LinkStatus::Connected { path: pump.path().clone(), recovered });
-        dilation.link = Some(pump);
+        let recovered = match &dilation.request.status.borrow().link {
+            // Nobody may have seen yet what it made good.
+            LinkStatus::Connected { path: before, recovered } if *before == path && made_good.is_none() => {
+                recovered.clone()
+            }
+            _ => made_good,
+        };
+        if dilation.set_link_status(LinkStatus::Connected { path, recovered }) {
+            tracing::info!(generation = %self.manager.generation(), "link up");
+        }
     }
 
     /// The addresses or routes of this machine changed, or it slept.
@@ -260,23 +306,24 @@ impl Driver {
             self.manager.handle_network_change(clock::now());
         }
         let Some(link) = &mut dilation.link else { return };
-        if link.local_address().is_some_and(|address| has_address(address.ip())) {
-            link.suspect(what.to_string());
+        if link.suspect(&what.to_string(), |address| has_address(address.ip())) {
+            // One of several may be gone.
+            self.handle_link(LinkEvent::Changed);
         } else {
             self.lose_link(format!("{what}, and the address that it used is gone"));
         }
     }
 
-    fn handle_link_end(&mut self, end: LinkEnd) {
-        match end {
-            LinkEnd::Lost(reason) => self.lose_link(reason),
-            LinkEnd::Silent(reason) => {
+    fn handle_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Lost(reason) => self.lose_link(reason),
+            LinkEvent::Silent(reason) => {
                 if let Some(dilation) = &mut self.dilation {
                     dilation.silent = dilation.silent.saturating_add(1);
                 }
                 self.lose_link(reason);
             }
-            LinkEnd::Unreadable(reason) => {
+            LinkEvent::Unreadable(reason) => {
                 let seen = self.dilation.as_mut().map_or(0, |dilation| {
                     dilation.unreadable += 1;
                     dilation.unreadable
@@ -287,9 +334,14 @@ impl Driver {
                     self.lose_link(reason);
                 }
             }
-            LinkEnd::Fatal(reason) => self.fail_dilation(DilationError::Protocol(reason)),
-            LinkEnd::Exhausted(reason) => self.fail_dilation(DilationError::Exhausted(reason)),
-            LinkEnd::Drained => {
+            LinkEvent::Fatal(error) => self.fail_dilation(error),
+            LinkEvent::Changed => {
+                if let Some(dilation) = &mut self.dilation {
+                    dilation.look_for_more(self.manager.generation());
+                }
+                self.publish_link();
+            }
+            LinkEvent::Drained => {
                 if matches!(self.phase, Phase::Draining(_)) {
                     self.leave();
                 }
@@ -301,7 +353,7 @@ impl Driver {
     /// Tells the manager whether the peer was heard on the link.
     fn tell_heard(&mut self) {
         let link = self.dilation.as_ref().and_then(|dilation| dilation.link.as_ref());
-        if link.is_some_and(LinkPump::heard) {
+        if link.is_some_and(Pump::heard) {
             self.manager.handle_heard();
         }
     }
@@ -309,11 +361,16 @@ impl Driver {
     fn lose_link(&mut self, reason: String) {
         self.tell_heard();
         let Some(dilation) = &mut self.dilation else { return };
-        let progressed = dilation.link.as_ref().is_some_and(LinkPump::is_loaded);
+        let progressed = dilation.link.as_ref().is_some_and(Pump::is_loaded);
         if dilation.abort_link(reason, self.manager.generation()) {
             // What took the link may have taken the mailbox connection, too, and a new link needs that.
             self.mailbox.reconnect_now();
             self.manager.handle_link_lost(clock::now(), progressed);
+            // A search says it, too, but that may have to pause.
+            let generation = self.manager.generation().get();
+            if let Some(connector) = self.connector() {
+                connector.set_offer(generation, false);
+            }
         }
     }
 
@@ -325,7 +382,7 @@ impl Driver {
                         tracing::debug!(%error, "a dilation message cannot be sent any more");
                     }
                 }
-                Action::RoleChosen(role) => self.role_chosen(role),
+                Action::Agreed(role, agreement) => self.agreed(role, agreement),
                 Action::Search(role, generation) => self.search(role, generation),
                 Action::Rest => {
                     if let Some(connector) = self.connector() {
@@ -348,14 +405,22 @@ impl Driver {
         }
     }
 
-    fn role_chosen(&mut self, role: Role) {
-        if let Some(dilation) = &self.dilation {
-            dilation.request.mux.start(match role {
-                Role::Leader => Parity::Odd,
-                Role::Follower => Parity::Even,
-            });
-            dilation.request.status.send_modify(|status| status.role = Some(role));
-        }
+    fn agreed(&mut self, role: Role, agreement: Agreement) {
+        let Some(dilation) = &mut self.dilation else { return };
+        dilation.agreement = Some(agreement);
+        let parity = match role {
+            Role::Leader => Parity::Odd,
+            Role::Follower => Parity::Even,
+        };
+        let (dialect, mux) = match agreement {
+            Agreement::Ged => (Dialect::Ged, MuxDialect::Ged),
+            Agreement::Dilated1 { peer, .. } => (Dialect::Dilated1, MuxDialect::Dilated1 { peer }),
+        };
+        dilation.request.mux.start(parity, mux);
+        dilation.request.status.send_modify(|status| {
+            status.role = Some(role);
+            status.dialect = Some(dialect);
+        });
     }
 
     fn connector(&mut self) -> Option<&mut Connector> {
@@ -378,7 +443,7 @@ impl Driver {
             }
         }
         if let Some(connector) = &mut dilation.connector {
-            connector.search();
+            connector.search(Search { generation: generation.get(), linked: false });
         }
         tracing::debug!(%generation, "connecting");
     }
@@ -387,8 +452,13 @@ impl Driver {
     fn fail_dilation(&mut self, error: DilationError) {
         self.manager.stop();
         if let Some(dilation) = &mut self.dilation {
-            if let Some(link) = dilation.link.take() {
-                link.abort();
+            match dilation.link.take() {
+                // The last word may still have to leave: why we end this.
+                Some(Pump::Dilated1(links)) => {
+                    tokio::spawn(Pump::Dilated1(links).close(dilation.request.config.fin_timeout));
+                }
+                Some(link) => drop(link.abort()),
+                None => {}
             }
             dilation.connector = None;
             dilation.request.mux.fail(EndReason::failed(error.to_string()));

@@ -1,28 +1,11 @@
-//! The dilation manager: which messages to send, when to connect, when a link counts
-//! (specification `ged`, section "State machines").
+//! The dilation manager: which messages to send, when to connect, when a link counts.
+//!
+//! What comes before the role is known is the same in both dialects; then `ged` or `dilated1` goes on.
 //!
 //! ```text
-//!            dilate + versions        please             selected
-//!  Waiting ──────────────────► Wanting ────► Connecting ───────────► Connected
-//!                                             ▲  ▲   │ Leader: too long   │ lost
-//!                           reconnecting      │  │   ▼                    ▼
-//!              Leader:   Flushing ────────────┘  │ Flushing ◄── Pausing ◄─┤ (Leader)
-//!                                                │                        │
-//!              Follower: Lonely ─────────────────┘ ◄──────────────────────┘ (Follower)
-//!                                 reconnect (also from Connecting and Connected)
+//!            dilate + versions        please
+//!  Waiting ──────────────────► Wanting ────► ged: Connecting …     dilated-1: Searching …
 //! ```
-//!
-//! # Early links
-//!
-//! A manager that has lost its link searches at once, under the hints that it remembers and with the listener that
-//! it still has, while `reconnect` is on its way through the mailbox. A Python peer listens and dials in Connecting only,
-//! so it answers that only when it has heard `reconnect`, and its `reconnecting` is what is late. Two of our own find
-//! each other so without the mailbox.
-//!
-//! What is still in the mail then must not disturb the new link. A Follower that found a link in Lonely knows what that
-//! is: one `reconnect`, sent when the Leader lost the same link. It answers but does not obey it. The count is certain
-//! because the Leader links early only after the loss of a link on which it has heard the Follower, so that the
-//! Follower is in Lonely too; after any other loss it refuses links until each `reconnect` was answered.
 //!
 //! Run loop: call a `handle_*` or a verb, then drain [`Manager::poll_action`], then arm one timer for
 //! [`Manager::poll_timeout`].
@@ -34,10 +17,20 @@ use std::{
 
 use dilated_transit::{Hint, HintLimits, Role};
 
-use crate::{error::DilationError, generation::Generation, message::DilationMessage, role::DilationSide};
+use crate::{
+    dialect::{Agreement, Dialect, Parameters, Terms},
+    error::DilationError,
+    generation::Generation,
+    message::DilationMessage,
+    role::DilationSide,
+};
 
+mod dilated1;
+mod ged;
 #[cfg(test)]
 mod tests;
+
+pub use dilated1::Choice;
 
 /// Messages from the peer that wait for our own `dilate()`; more is a flood.
 const MAX_EARLY_MESSAGES: usize = 256;
@@ -80,8 +73,8 @@ impl Default for ManagerTiming {
 pub enum Action {
     /// Send these bytes as the next `dilate-N` phase.
     Send(Vec<u8>),
-    /// The role is known: subchannel ids can be given out.
-    RoleChosen(Role),
+    /// The role and the dialect are known: subchannels can be opened.
+    Agreed(Role, Agreement),
     /// Begin to search for a link of this generation, or begin anew; close what is open for a former one.
     Search(Role, Generation),
     /// End the search.
@@ -93,13 +86,13 @@ pub enum Action {
         /// Whether they take the place of all that are known.
         first: bool,
     },
-    /// Abort the link at once, without flushing.
+    /// Abort the link, or all of them, at once, without flushing.
     AbortLink,
     /// The dilation ended and cannot come back.
     Failed(DilationError),
 }
 
-/// What to do with a link that the connector selected.
+/// What to do with a link that the connector selected, in `ged`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Selection {
     /// Use it.
@@ -126,8 +119,8 @@ enum Timer {
 pub enum State {
     /// Our `dilate()` or the peer's versions are missing.
     Waiting {
-        /// Our side, once the application called `dilate()`.
-        side: Option<DilationSide>,
+        /// Our side and terms, once the application called `dilate()`.
+        ours: Option<(DilationSide, Terms)>,
         /// The versions of the protocol that the peer speaks, once they are here.
         peer_can: Option<Vec<String>>,
         /// Messages of a peer that was faster, to be replayed in order.
@@ -137,13 +130,31 @@ pub enum State {
     Wanting {
         /// Our side.
         side: DilationSide,
+        /// The dialects that both sides offer, in our order.
+        common: Vec<Dialect>,
+        /// What we said of ourselves.
+        parameters: Parameters,
     },
-    /// Looking for a link.
+    /// `dilated-1`: looking for a link of our generation.
+    Searching {
+        /// Ours.
+        role: Role,
+    },
+    /// `dilated-1`: there is a link of our generation.
+    Linked {
+        /// Ours.
+        role: Role,
+        /// When the first link of the generation was chosen.
+        since: Instant,
+        /// Whether the peer was heard on any.
+        heard: bool,
+    },
+    /// `ged`: looking for a link.
     Connecting {
         /// Ours.
         role: Role,
     },
-    /// On a link, since then.
+    /// `ged`: on a link, since then.
     Connected {
         /// Ours.
         role: Role,
@@ -152,17 +163,17 @@ pub enum State {
         /// Whether the peer was heard on it, so that it has the link, too.
         heard: bool,
     },
-    /// Leader: waiting a little before `reconnect`, because links keep dying young.
+    /// `ged`, Leader: waiting a little before `reconnect`, because links keep dying young.
     Pausing {
         /// Whether the peer was heard on the last one.
         heard: bool,
     },
-    /// Leader: `reconnect` is sent; our hints would be dropped until `reconnecting` comes.
+    /// `ged`, Leader: `reconnect` is sent; our hints would be dropped until `reconnecting` comes.
     Flushing {
         /// Whether a search runs meanwhile.
         early: bool,
     },
-    /// Follower: the link is gone; the Leader must notice.
+    /// `ged`, Follower: the link is gone; the Leader must notice.
     Lonely,
     /// Ended, with the reason when it was an error.
     Stopped(Option<DilationError>),
@@ -200,7 +211,7 @@ impl Manager {
         Manager {
             limits,
             timing,
-            state: State::Waiting { side: None, peer_can: None, early: VecDeque::new() },
+            state: State::Waiting { ours: None, peer_can: None, early: VecDeque::new() },
             generation: Generation::default(),
             timer: None,
             fruitless: 0,
@@ -249,10 +260,10 @@ impl Manager {
         }
     }
 
-    /// The application wants to dilate, under this side.
-    pub fn dilate(&mut self, ours: DilationSide, now: Instant) {
+    /// The application wants to dilate, under this side and on these terms.
+    pub fn dilate(&mut self, side: DilationSide, terms: Terms, now: Instant) {
         match &mut self.state {
-            State::Waiting { side, .. } => *side = Some(ours),
+            State::Waiting { ours, .. } => *ours = Some((side, terms)),
             // It failed before anybody asked; whoever asks is told.
             State::Stopped(Some(error)) => {
                 let error = error.clone();
@@ -284,11 +295,11 @@ impl Manager {
             return;
         }
         match DilationMessage::parse(&bytes, &self.limits) {
-            Some(DilationMessage::Please { side, hears_closing }) => {
+            Some(DilationMessage::Please { side, use_version, parameters, hears_closing }) => {
                 self.hears_closing = hears_closing;
-                self.handle_please(&side, now);
+                self.handle_please(&side, use_version, parameters, now);
             }
-            Some(DilationMessage::Hints(hints)) => self.handle_hints(hints),
+            Some(DilationMessage::Hints { hints, generation }) => self.handle_hints(hints, generation, now),
             Some(DilationMessage::Reconnect) => self.handle_reconnect(now),
             Some(DilationMessage::Reconnecting) => self.handle_reconnecting(now),
             Some(DilationMessage::Closing) => self.handle_closing(),
@@ -300,53 +311,27 @@ impl Manager {
     /// Python drops them.
     pub fn handle_local_hints(&mut self, hints: Vec<Hint>) {
         match self.state {
-            State::Connecting { .. } | State::Connected { .. } => self.send(&DilationMessage::Hints(hints)),
+            State::Connecting { .. } | State::Connected { .. } => self.tell(hints, None),
+            State::Searching { .. } | State::Linked { .. } => self.tell(hints, Some(self.generation)),
             State::Flushing { .. } | State::Lonely => self.held_hints = Some(hints),
             _ => {}
         }
     }
 
-    /// The connector selected a link.
-    pub fn handle_selected(&mut self, now: Instant) -> Selection {
-        let role = match self.state {
-            State::Connecting { role } => role,
-            State::Flushing { early: true } => Role::Leader,
-            State::Lonely => {
-                self.generation = self.generation.next();
-                self.outdated += 1;
-                Role::Follower
-            }
-            // The Leader chooses once for each generation, so this is the next.
-            State::Connected { role: Role::Follower, .. } => return Selection::Replace,
-            // A connection that lost the race of this generation may arrive a moment late. Later, a Follower that
-            // dials has lost its link.
-            State::Connected { role: Role::Leader, since, heard: true }
-                if now.saturating_duration_since(since) >= self.timing.short_lived =>
-            {
-                return Selection::Replace;
-            }
-            _ => return Selection::Refuse,
-        };
-        self.timer = None;
-        self.fruitless = 0;
-        // The peer did not need them for this link, but may for the next.
-        if let Some(hints) = self.held_hints.take() {
-            self.send(&DilationMessage::Hints(hints));
-        }
-        self.state = State::Connected { role, since: now, heard: false };
-        Selection::Use
-    }
-
     /// The peer was heard on the link.
     pub fn handle_heard(&mut self) {
-        if let State::Connected { heard, .. } = &mut self.state {
+        if let State::Connected { heard, .. } | State::Linked { heard, .. } = &mut self.state {
             *heard = true;
         }
     }
 
-    /// The link is gone; `progressed` if the peer had acknowledged anything on it.
+    /// The link is gone, in `dilated-1` the last of its generation; `progressed` if the peer had acknowledged anything
+    /// on it.
     pub fn handle_link_lost(&mut self, now: Instant, progressed: bool) {
-        let State::Connected { role, since, heard } = self.state else { return };
+        let (State::Connected { role, since, heard } | State::Linked { role, since, heard }) = self.state
+        else {
+            return;
+        };
         if self.peer_closes {
             return self.fail(DilationError::PeerClosed);
         }
@@ -359,19 +344,9 @@ impl Manager {
         } else {
             self.short_links = 0;
         }
-        match role {
-            // Only the Leader may ask for the next generation; a Follower that did so would wedge a Python Leader.
-            Role::Follower => {
-                self.state = State::Lonely;
-                self.actions.push_back(Action::Search(Role::Follower, self.generation.next()));
-            }
-            Role::Leader => match self.pause() {
-                Some(pause) => {
-                    self.state = State::Pausing { heard };
-                    self.timer = Some(Timer::PauseOver(now + pause));
-                }
-                None => self.flush(heard),
-            },
+        match self.state {
+            State::Linked { .. } => self.leave_generation(role, heard, now),
+            _ => self.leave_link(role, heard, now),
         }
     }
 
@@ -383,7 +358,7 @@ impl Manager {
     /// The machine's addresses or routes changed, or it woke up, and the search that runs was begun anew: it gets its
     /// full time again.
     pub fn handle_network_change(&mut self, now: Instant) {
-        if let State::Connecting { .. } = self.state {
+        if let State::Connecting { .. } | State::Searching { .. } = self.state {
             self.arm_connect_timeout(now);
         }
     }
@@ -391,12 +366,14 @@ impl Manager {
     /// A timer is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.timer {
-            Some(Timer::ConnectTimeout(at)) if at <= now => self.search_took_too_long(now),
-            Some(Timer::PauseOver(at)) if at <= now => {
-                self.timer = None;
-                let early = self.state == (State::Pausing { heard: true });
-                self.flush(early);
-            }
+            Some(Timer::ConnectTimeout(at)) if at <= now => match self.state {
+                State::Searching { role } => self.search_again(role, now),
+                _ => self.search_took_too_long(now),
+            },
+            Some(Timer::PauseOver(at)) if at <= now => match self.state {
+                State::Searching { role } => self.search(role, now),
+                _ => self.end_pause(),
+            },
             _ => {}
         }
     }
@@ -414,112 +391,89 @@ impl Manager {
         self.end(None);
     }
 
-    fn search_took_too_long(&mut self, now: Instant) {
-        let State::Connecting { role } = self.state else { return };
-        self.fruitless = self.fruitless.saturating_add(u32::from(self.mailbox_up));
-        if role == Role::Leader && self.mailbox_up {
-            self.timer = None;
-            self.actions.push_back(Action::Rest);
-            self.flush(false);
-        } else {
-            // Without the mailbox no generation can begin, and a Follower cannot ask for one. But hints can be told
-            // again: a Python Leader that has moved dials nobody until it hears from us.
-            self.actions.push_back(Action::Search(role, self.generation));
-            self.arm_connect_timeout(now);
-        }
-    }
-
     fn start_when_ready(&mut self, now: Instant) {
-        let State::Waiting { side: Some(side), peer_can: Some(peer_can), early } = &mut self.state else {
+        let State::Waiting { ours: Some((side, terms)), peer_can: Some(peer_can), early } = &mut self.state
+        else {
             return;
         };
-        if !peer_can.iter().any(|version| version == crate::GED) {
+        let offered = |dialect: &Dialect| peer_can.iter().any(|version| version == dialect.name());
+        let common: Vec<Dialect> = terms.dialects.iter().copied().filter(offered).collect();
+        let Some(favourite) = common.first().copied() else {
             let theirs = if peer_can.is_empty() { "no dilation at all".to_owned() } else { shown(peer_can) };
-            self.fail(DilationError::PeerCannotDilate { theirs });
+            let ours = terms.dialects.iter().map(|dialect| dialect.name()).collect::<Vec<_>>().join(" or ");
+            self.fail(DilationError::PeerCannotDilate { theirs, ours });
             return;
-        }
+        };
         let early = std::mem::take(early);
-        let side = side.clone();
-        self.send(&DilationMessage::Please { side: side.as_str().to_owned(), hears_closing: true });
-        self.state = State::Wanting { side };
+        let (side, parameters) = (side.clone(), terms.parameters);
+        self.send(&DilationMessage::Please {
+            side: side.as_str().to_owned(),
+            use_version: Some(favourite),
+            parameters: common.contains(&Dialect::Dilated1).then_some(parameters),
+            hears_closing: true,
+        });
+        self.state = State::Wanting { side, common, parameters };
         for message in early {
             self.handle_message(message, now);
         }
     }
 
-    fn handle_please(&mut self, theirs: &str, now: Instant) {
+    fn handle_please(
+        &mut self,
+        theirs: &str,
+        use_version: Option<Dialect>,
+        said: Option<Parameters>,
+        now: Instant,
+    ) {
         // A second `please` ends a Python wormhole; here it changes nothing.
-        let State::Wanting { side } = &self.state else { return };
-        match side.role_against(theirs) {
-            Ok(role) => {
-                self.actions.push_back(Action::RoleChosen(role));
+        let State::Wanting { side, common, parameters } = &self.state else { return };
+        let role = match side.role_against(theirs) {
+            Ok(role) => role,
+            Err(error) => return self.fail(error),
+        };
+        // The Leader's choice counts; Python does not look at it, and has only one.
+        let chosen = match role {
+            Role::Leader => common.first().copied(),
+            Role::Follower => use_version.filter(|dialect| common.contains(dialect)),
+        };
+        let ours = *parameters;
+        let said = said.unwrap_or_default();
+        match chosen {
+            None => self.fail(DilationError::Protocol(
+                "it leads, and chose a version of the dilation protocol that we did not offer".to_owned(),
+            )),
+            Some(Dialect::Ged) => {
+                self.actions.push_back(Action::Agreed(role, Agreement::Ged));
                 self.connect(role, false, now);
             }
-            Err(error) => self.fail(error),
+            Some(Dialect::Dilated1) => {
+                let (aes, standby) = (ours.aes && said.aes, ours.standby || said.standby);
+                let agreement = Agreement::Dilated1 { aes, standby, peer: said.mux };
+                self.actions.push_back(Action::Agreed(role, agreement));
+                self.search(role, now);
+            }
         }
     }
 
-    fn handle_hints(&mut self, hints: Vec<Hint>) {
+    fn handle_hints(&mut self, hints: Vec<Hint>, generation: Option<Generation>, now: Instant) {
         let first = match self.state {
             State::Connecting { .. } => !std::mem::replace(&mut self.hinted, true),
             // The peer has moved, and its last message says all.
             State::Connected { .. } | State::Pausing { .. } | State::Flushing { .. } | State::Lonely => true,
+            State::Searching { .. } | State::Linked { .. } => {
+                self.catch_up(generation.unwrap_or_default(), now);
+                true
+            }
             _ => return,
         };
         self.actions.push_back(Action::UseHints { hints, first });
     }
 
-    fn handle_reconnect(&mut self, now: Instant) {
-        let searching = match self.state {
-            _ if self.outdated > 0 => {
-                self.outdated -= 1;
-                return self.send(&DilationMessage::Reconnecting);
-            }
-            State::Connecting { role: Role::Follower } => false,
-            // Python waits in a state of its own until its link has closed; ours is aborted at once, so there is
-            // nothing to wait for.
-            State::Connected { role: Role::Follower, .. } => {
-                self.actions.push_back(Action::AbortLink);
-                false
-            }
-            State::Lonely => true,
-            // A Follower must not send it; a Leader that obeyed would start a second conversation.
-            _ => {
-                tracing::debug!("ignored a `reconnect` that only a Leader may send");
-                return;
-            }
-        };
-        self.generation = self.generation.next();
-        self.send(&DilationMessage::Reconnecting);
-        self.connect(Role::Follower, searching, now);
-    }
-
-    fn handle_reconnecting(&mut self, now: Instant) {
-        self.unanswered = self.unanswered.saturating_sub(1);
-        if let State::Flushing { early } = self.state
-            && self.unanswered == 0
-        {
-            self.connect(Role::Leader, early, now);
-        }
-    }
-
     /// The link, if there is one, may still bring what the peer wrote.
     fn handle_closing(&mut self) {
         self.peer_closes = true;
-        if !matches!(self.state, State::Connected { .. } | State::Stopped(_)) {
+        if !matches!(self.state, State::Connected { .. } | State::Linked { .. } | State::Stopped(_)) {
             self.fail(DilationError::PeerClosed);
-        }
-    }
-
-    /// Begins to connect; `searching` when an early search already runs.
-    fn connect(&mut self, role: Role, searching: bool, now: Instant) {
-        self.state = State::Connecting { role };
-        self.hinted = false;
-        self.arm_connect_timeout(now);
-        match self.held_hints.take().filter(|_| searching) {
-            Some(hints) => self.send(&DilationMessage::Hints(hints)),
-            None if searching => {}
-            None => self.actions.push_back(Action::Search(role, self.generation)),
         }
     }
 
@@ -528,20 +482,13 @@ impl Manager {
         self.timer = Some(Timer::ConnectTimeout(now + patience));
     }
 
-    /// Leader: asks for the next generation. `early`: searches before it is answered.
-    fn flush(&mut self, early: bool) {
-        self.generation = self.generation.next();
-        self.state = State::Flushing { early };
-        self.unanswered += 1;
-        self.send(&DilationMessage::Reconnect);
-        if early {
-            self.actions.push_back(Action::Search(Role::Leader, self.generation));
-        }
-    }
-
     fn pause(&self) -> Option<Duration> {
         let excess = self.short_links.checked_sub(PAUSED_FROM)?;
         Some(doubled(self.timing.pause, excess, self.timing.pause_max))
+    }
+
+    fn tell(&mut self, hints: Vec<Hint>, generation: Option<Generation>) {
+        self.send(&DilationMessage::Hints { hints, generation });
     }
 
     fn send(&mut self, message: &DilationMessage) {
@@ -556,7 +503,11 @@ impl Manager {
     fn end(&mut self, error: Option<DilationError>) {
         match self.state {
             State::Stopped(_) => return,
-            State::Connecting { .. } | State::Flushing { early: true } | State::Lonely => {
+            State::Connecting { .. }
+            | State::Flushing { early: true }
+            | State::Lonely
+            | State::Searching { .. }
+            | State::Linked { .. } => {
                 self.actions.push_back(Action::Rest);
             }
             _ => {}

@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use dilated::{
-    DilateConfig, Dilated, RolePreference, Wormhole,
+    Dialect, DilateConfig, Dilated, RolePreference, Wormhole,
     server::{MailboxServer, Relay, RelayConfig, ServerConfig},
 };
 
@@ -22,21 +22,26 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub(crate) struct Servers {
     pub(crate) mailbox: String,
     pub(crate) relay: String,
+    pub(crate) dialect: Dialect,
 }
 
 impl Servers {
-    pub(crate) async fn start() -> Servers {
+    /// Those who meet here speak this dialect.
+    pub(crate) async fn start(dialect: Dialect) -> Servers {
         let loopback = "127.0.0.1:0".parse().expect("an address");
         let mailbox = MailboxServer::bind(loopback, ServerConfig::default()).await.expect("bind the mailbox");
         let relay = Relay::bind(loopback, RelayConfig::default()).await.expect("bind the relay");
-        let servers = Servers { mailbox: mailbox.url(), relay: relay.hint() };
+        let servers = Servers { mailbox: mailbox.url(), relay: relay.hint(), dialect };
         tokio::spawn(mailbox.run());
         tokio::spawn(relay.run());
         servers
     }
 
     pub(crate) fn wormhole(&self) -> Wormhole {
-        Wormhole::builder("dilated.test/pair").mailbox(&self.mailbox).build().expect("a valid address")
+        // `ged` alone is what a peer of another kind offers.
+        let dialects = if self.dialect == Dialect::Ged { &[Dialect::Ged][..] } else { &Dialect::ALL };
+        let builder = Wormhole::builder("dilated.test/pair").mailbox(&self.mailbox).dialects(dialects);
+        builder.build().expect("a valid address")
     }
 
     /// Two wormholes with the same code; the first allocated it.

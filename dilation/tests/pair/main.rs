@@ -2,6 +2,8 @@
 
 mod close;
 mod common;
+mod dialects;
+mod dilated1;
 mod dilation;
 mod offline;
 mod proxied;

@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dilated::{Dilated, ReadHalf, RolePreference, Wormhole, WriteHalf};
+use dilated::{Dialect, Dilated, ReadHalf, RolePreference, Wormhole, WriteHalf};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     common::soon,
+    dialects::in_both_dialects,
     proxied::{Proxied, lost},
     proxy::Faults,
 };
@@ -19,7 +20,7 @@ const LIMIT: usize = 2 << 20;
 /// By how much the limit may be exceeded: a record and what it costs besides its bytes.
 const RECORD: usize = BLOCK + 1024;
 /// The `other` side's answer, which waits to be read during the outage.
-const ANSWER: usize = 1 << 20;
+const ANSWER: usize = 128 << 10;
 
 /// A stream of blocks, each of which has its number in front, so that a lost, doubled or moved one shows.
 struct Blocks {
@@ -83,8 +84,8 @@ struct Stream {
 
 impl Stream {
     /// Connects the two, with `limit` for the outbox of the producer.
-    async fn new(producer_role: RolePreference, limit: usize) -> Stream {
-        let net = Proxied::start().await;
+    async fn new(dialect: Dialect, producer_role: RolePreference, limit: usize) -> Stream {
+        let net = Proxied::start(dialect).await;
         let (a, b) = net.servers.pair().await;
         let consumer_role = match producer_role {
             RolePreference::Leader => RolePreference::Follower,
@@ -92,6 +93,7 @@ impl Stream {
         };
         let mut config = net.config(producer_role);
         config.mux.outbox_limit = limit;
+        config.mux.stream_queue = limit;
         let mut producer = a.dilate(config).expect("dilate");
         let mut consumer = b.dilate(net.config(consumer_role)).expect("dilate");
         let (_, client, _) = producer.endpoints().expect("first");
@@ -139,9 +141,13 @@ enum Outage {
     Silence,
 }
 
-async fn an_outage_costs_the_limit_and_no_more(producer_role: RolePreference, outage: Outage) {
+async fn an_outage_costs_the_limit_and_no_more(
+    dialect: Dialect,
+    producer_role: RolePreference,
+    outage: Outage,
+) {
     let Stream { net, wormholes, producer, consumer, out, incoming } =
-        Stream::new(producer_role, LIMIT).await;
+        Stream::new(dialect, producer_role, LIMIT).await;
     let (mut out_read, mut out_write) = out;
     let (mut in_read, mut in_write) = incoming;
     let blocks = Arc::new(Blocks::new());
@@ -192,14 +198,12 @@ async fn an_outage_costs_the_limit_and_no_more(producer_role: RolePreference, ou
     close(wormholes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_produces_while_offline_waits_at_the_limit_and_resumes() {
-    an_outage_costs_the_limit_and_no_more(RolePreference::Leader, Outage::Reset).await;
+async fn a_leader_that_produces_while_offline_waits_at_the_limit_and_resumes(dialect: Dialect) {
+    an_outage_costs_the_limit_and_no_more(dialect, RolePreference::Leader, Outage::Reset).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_follower_that_produces_while_offline_waits_at_the_limit_and_resumes() {
-    an_outage_costs_the_limit_and_no_more(RolePreference::Follower, Outage::Silence).await;
+async fn a_follower_that_produces_while_offline_waits_at_the_limit_and_resumes(dialect: Dialect) {
+    an_outage_costs_the_limit_and_no_more(dialect, RolePreference::Follower, Outage::Silence).await;
 }
 
 /// Fills the outbox with `total` bytes in records of `record` bytes while there is no link, then lets every connection
@@ -207,13 +211,14 @@ async fn a_follower_that_produces_while_offline_waits_at_the_limit_and_resumes()
 ///
 /// A record is acknowledged whole, so no `cut_after` below a record and a handshake can ever make progress.
 async fn replay_on_short_links(
+    dialect: Dialect,
     producer_role: RolePreference,
     total: usize,
     record: usize,
     cut_after: u64,
 ) -> u64 {
     let Stream { net, wormholes, producer, consumer, out, incoming } =
-        Stream::new(producer_role, total + (1 << 20)).await;
+        Stream::new(dialect, producer_role, total + (1 << 20)).await;
     let ((out_read, mut out_write), (mut in_read, in_write)) = (out, incoming);
     net.relay.shut();
     tokio::join!(lost(&producer), lost(&consumer));
@@ -239,14 +244,14 @@ async fn replay_on_short_links(
 /// What a connection carries besides records: the requests to the relay, the handshake, ACKs.
 const OVERHEAD: usize = 4096;
 
-async fn a_replay_makes_progress(producer_role: RolePreference) {
+async fn a_replay_makes_progress(dialect: Dialect, producer_role: RolePreference) {
     for (total, record, cut_after) in [
         (4 << 20, 65_000, 300_000),
         (4 << 20, 65_000, 1_000_000),
         (1 << 20, 65_000, 140_000),
         (512 << 10, 16_384, 40_000),
     ] {
-        let links = replay_on_short_links(producer_role, total, record, cut_after as u64).await;
+        let links = replay_on_short_links(dialect, producer_role, total, record, cut_after as u64).await;
         // A link may end before its ACKs are back, which then come first on the next, or while it is made.
         let fewest = total.div_ceil(cut_after - OVERHEAD - record) as u64;
         assert!(links > 1, "the cuts of {cut_after} bytes did nothing");
@@ -254,12 +259,17 @@ async fn a_replay_makes_progress(producer_role: RolePreference) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_gets_its_replay_through_on_links_that_die_before_its_end() {
-    a_replay_makes_progress(RolePreference::Leader).await;
+async fn a_leader_gets_its_replay_through_on_links_that_die_before_its_end(dialect: Dialect) {
+    a_replay_makes_progress(dialect, RolePreference::Leader).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_follower_gets_its_replay_through_on_links_that_die_before_its_end() {
-    a_replay_makes_progress(RolePreference::Follower).await;
+async fn a_follower_gets_its_replay_through_on_links_that_die_before_its_end(dialect: Dialect) {
+    a_replay_makes_progress(dialect, RolePreference::Follower).await;
 }
+
+in_both_dialects!(
+    a_leader_that_produces_while_offline_waits_at_the_limit_and_resumes,
+    a_follower_that_produces_while_offline_waits_at_the_limit_and_resumes,
+    a_leader_gets_its_replay_through_on_links_that_die_before_its_end,
+    a_follower_gets_its_replay_through_on_links_that_die_before_its_end,
+);

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use dilated::{DilateConfig, Dilated, LinkStatus, RolePreference};
+use dilated::{Dialect, DilateConfig, Dilated, LinkStatus, RolePreference};
 
 use crate::{
     common::{Servers, soon},
@@ -17,13 +17,14 @@ pub(crate) struct Proxied {
 }
 
 impl Proxied {
-    pub(crate) async fn start() -> Proxied {
-        let behind = Servers::start().await;
+    pub(crate) async fn start(dialect: Dialect) -> Proxied {
+        let behind = Servers::start(dialect).await;
         let mailbox = Proxy::start(address(&behind.mailbox)).await.expect("a proxy");
         let relay = Proxy::start(address(&behind.relay)).await.expect("a proxy");
         let servers = Servers {
             mailbox: format!("ws://{}/v1", mailbox.address()),
             relay: format!("tcp:{}", relay.address()),
+            dialect,
         };
         Proxied { servers, mailbox, relay }
     }

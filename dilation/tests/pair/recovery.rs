@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use dilated::{
-    Dilated, LinkStatus, RolePreference,
+    Dialect, Dilated, LinkStatus, RolePreference,
     server::{MailboxServer, Relay, RelayConfig, ServerConfig},
 };
 use futures::StreamExt;
 use tokio::net::TcpListener;
 
 use crate::common::{Servers, soon};
+use crate::dialects::in_both_dialects;
 
 /// Waits until the link of `dilated` is that of `generation`.
 async fn connected_at(dilated: &Dilated, generation: u64) -> String {
@@ -39,7 +40,7 @@ async fn speaks(from: &Dilated, to: &Dilated, name: &str) {
 
 /// The mailbox server dies, and then the link, several times: known addresses are enough, whoever notices. When the
 /// server is back with what it knew, the messages that waited for it disturb nothing.
-async fn without_the_mailbox(leader_loses: bool) {
+async fn without_the_mailbox(dialect: Dialect, leader_loses: bool) {
     let directory = tempfile::tempdir().expect("a directory");
     let config = || {
         let store = dilated::server::StoreKind::Sqlite(directory.path().join("mailbox.sqlite"));
@@ -50,7 +51,7 @@ async fn without_the_mailbox(leader_loses: bool) {
     let (url, address) = (server.url(), server.local_addr());
     let handle = server.handle();
     let running = tokio::spawn(server.run());
-    let servers = Servers { mailbox: url, relay: String::new() };
+    let servers = Servers { mailbox: url, relay: String::new(), dialect };
     let (a, leader, b, follower) = servers.dilated().await;
     soon("a link", async { tokio::join!(leader.connected(), follower.connected()) }).await.0.expect("a link");
     speaks(&leader, &follower, "before").await;
@@ -74,19 +75,16 @@ async fn without_the_mailbox(leader_loses: bool) {
     assert_eq!((x, y), (Ok(()), Ok(())));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_loses_the_link_finds_it_again_without_the_mailbox() {
-    without_the_mailbox(true).await;
+async fn a_leader_that_loses_the_link_finds_it_again_without_the_mailbox(dialect: Dialect) {
+    without_the_mailbox(dialect, true).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_follower_that_loses_the_link_finds_it_again_without_the_mailbox() {
-    without_the_mailbox(false).await;
+async fn a_follower_that_loses_the_link_finds_it_again_without_the_mailbox(dialect: Dialect) {
+    without_the_mailbox(dialect, false).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_relay_falls_over_to_the_next() {
-    let servers = Servers::start().await;
+async fn a_dead_relay_falls_over_to_the_next(dialect: Dialect) {
+    let servers = Servers::start(dialect).await;
     let bind = || async {
         let relay = Relay::bind("127.0.0.1:0".parse().expect("an address"), RelayConfig::default()).await;
         let relay = relay.expect("bind");
@@ -119,3 +117,9 @@ async fn a_dead_relay_falls_over_to_the_next() {
     assert_eq!(connected_at(&leader, 1).await, format!("->relay:{third}"));
     speaks(&follower, &leader, "through the third").await;
 }
+
+in_both_dialects!(
+    a_leader_that_loses_the_link_finds_it_again_without_the_mailbox,
+    a_follower_that_loses_the_link_finds_it_again_without_the_mailbox,
+    a_dead_relay_falls_over_to_the_next,
+);

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use dilated::{
-    DilateConfig, Dilated, LinkStatus, MuxConfig, RolePreference, Subchannel, Wormhole, WriteError,
+    Dialect, DilateConfig, Dilated, LinkStatus, MuxConfig, RolePreference, Subchannel, Wormhole, WriteError,
 };
 use futures::StreamExt;
 use tokio::{
@@ -94,8 +94,8 @@ pub(crate) fn runtime() -> Runtime {
 
 impl Scene {
     /// Brings a wormhole of `role` into `phase`, on a stage of its own.
-    pub(crate) async fn new(phase: Phase, role: RolePreference) -> Scene {
-        let net = Proxied::start().await;
+    pub(crate) async fn new(dialect: Dialect, phase: Phase, role: RolePreference) -> Scene {
+        let net = Proxied::start(dialect).await;
         Scene::begin(net, [runtime(), runtime()], Route::Relay, phase, role).await
     }
 

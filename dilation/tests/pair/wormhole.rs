@@ -1,13 +1,13 @@
 //! Codes, keys, values, events, messages and closing, through the embedded mailbox server.
 
 use crate::common::{Servers, soon};
-use dilated::{ConnectionStatus, DilateConfig, DilationError, Event, Wormhole, WormholeError};
+use dilated::{ConnectionStatus, Dialect, DilateConfig, DilationError, Event, Wormhole, WormholeError};
 use futures::StreamExt;
 use serde_json::json;
 
 #[tokio::test]
 async fn two_sides_agree_on_everything() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(Dialect::Dilated1).await;
     let a = Wormhole::builder("dilated.test/values")
         .mailbox(&servers.mailbox)
         .app_versions(json!({"a": 1}))
@@ -35,7 +35,7 @@ async fn two_sides_agree_on_everything() {
 
 #[tokio::test]
 async fn messages_arrive_in_order_once_even_those_sent_early() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(Dialect::Dilated1).await;
     let (a, b) = (servers.wormhole(), servers.wormhole());
     for n in 0..50_u32 {
         a.send_message(n.to_string()).expect("queued before there is a code");
@@ -57,7 +57,7 @@ async fn messages_arrive_in_order_once_even_those_sent_early() {
 
 #[tokio::test]
 async fn the_event_stream_tells_all_of_it_to_late_listeners_too() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(Dialect::Dilated1).await;
     let (a, b) = servers.pair().await;
     b.send_message("hello").expect("open");
     soon("verifier", a.verifier()).await.expect("verified");
@@ -91,7 +91,7 @@ async fn the_event_stream_tells_all_of_it_to_late_listeners_too() {
 
 #[tokio::test]
 async fn typed_outcomes() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(Dialect::Dilated1).await;
 
     let lonely = servers.wormhole();
     soon("a code", lonely.allocate_code(2)).await.expect("allocated");
@@ -127,7 +127,7 @@ async fn typed_outcomes() {
 
 #[tokio::test]
 async fn a_bad_code_is_refused_here_and_may_be_tried_again() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(Dialect::Dilated1).await;
     let a = servers.wormhole();
     for bad in ["", "four-purple-sausages", "4 purple sausages", "-purple"] {
         assert!(matches!(a.set_code(bad), Err(WormholeError::KeyFormat(_))), "{bad:?}");
@@ -158,7 +158,7 @@ async fn a_server_that_is_not_there_is_said_to_every_value() {
 
 #[tokio::test]
 async fn dilate_says_what_it_cannot_do() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(Dialect::Dilated1).await;
     let off = Wormhole::builder("dilated.test/off")
         .dilation(false)
         .mailbox(&servers.mailbox)
@@ -189,7 +189,7 @@ async fn dilate_says_what_it_cannot_do() {
 
 #[tokio::test]
 async fn input_code_completes_nameplates_and_words() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(Dialect::Dilated1).await;
     let (a, b) = (servers.wormhole(), servers.wormhole());
     let code = soon("a code", a.allocate_code(2)).await.expect("allocated").to_string();
     let (nameplate, words) = code.split_once('-').expect("a nameplate");
@@ -208,7 +208,7 @@ async fn input_code_completes_nameplates_and_words() {
 
 #[tokio::test]
 async fn dilating_a_wormhole_that_has_ended_is_an_error_at_once() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(Dialect::Dilated1).await;
     let wormhole = servers.wormhole();
     assert_eq!(soon("close", wormhole.close()).await, Err(WormholeError::Lonely));
     assert_eq!(
@@ -219,7 +219,7 @@ async fn dilating_a_wormhole_that_has_ended_is_an_error_at_once() {
 
 #[tokio::test]
 async fn a_program_that_does_not_read_its_messages_is_told_and_not_filled() {
-    let servers = Servers::start().await;
+    let servers = Servers::start(Dialect::Dilated1).await;
     let (a, b) = servers.pair().await;
     soon("verified", a.verifier()).await.expect("verified");
     for n in 0..5000_u32 {

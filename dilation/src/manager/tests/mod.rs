@@ -1,4 +1,6 @@
-//! Every transition of both roles.
+//! Every transition of both roles; this file has those of `ged`.
+
+mod dilated1;
 
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -26,7 +28,7 @@ impl Bench {
     }
 
     fn dilate(&mut self) {
-        self.manager.dilate(side(), self.now);
+        self.manager.dilate(side(), terms(), self.now);
     }
 
     fn connecting(please: &[u8]) -> Bench {
@@ -76,26 +78,34 @@ fn side() -> DilationSide {
     DilationSide::random(RolePreference::Any, &mut StdRng::seed_from_u64(3))
 }
 
+fn terms() -> Terms {
+    Terms { dialects: Dialect::ALL.to_vec(), parameters: Parameters::default() }
+}
+
+fn please(use_version: Dialect) -> Action {
+    send(&DilationMessage::Please {
+        side: side().as_str().to_owned(),
+        use_version: Some(use_version),
+        parameters: (use_version == Dialect::Dilated1).then(Parameters::default),
+        hears_closing: true,
+    })
+}
+
 fn send(message: &DilationMessage) -> Action {
     Action::Send(message.encode())
 }
 
 fn start(role: Role, generation: u64) -> Action {
-    let mut number = Generation::default();
-    for _ in 0..generation {
-        number = number.next();
-    }
-    Action::Search(role, number)
+    Action::Search(role, Generation::new(generation))
 }
 
 #[test]
 fn please_waits_for_both_dilate_and_versions() {
-    let please = || send(&DilationMessage::Please { side: side().as_str().to_owned(), hears_closing: true });
     let mut bench = Bench::new();
     bench.dilate();
     assert_eq!(bench.actions(), []);
     bench.manager.handle_versions(&["future".to_owned(), "ged".to_owned()], bench.now);
-    assert_eq!(bench.actions(), [please()]);
+    assert_eq!(bench.actions(), [please(Dialect::Ged)]);
 
     let mut bench = Bench::new();
     bench.manager.handle_versions(&["ged".to_owned()], bench.now);
@@ -104,7 +114,10 @@ fn please_waits_for_both_dilate_and_versions() {
     assert_eq!(bench.actions(), []);
     bench.dilate();
     let actions = bench.actions();
-    assert_eq!(actions[..3], [please(), Action::RoleChosen(Role::Leader), start(Role::Leader, 0)]);
+    assert_eq!(
+        actions[..3],
+        [please(Dialect::Ged), Action::Agreed(Role::Leader, Agreement::Ged), start(Role::Leader, 0)]
+    );
     assert!(matches!(actions[3], Action::UseHints { .. }), "early messages are replayed in order");
 }
 
@@ -116,7 +129,8 @@ fn a_peer_without_our_version_is_a_clear_error() {
         let mut bench = Bench::new();
         bench.dilate();
         bench.manager.handle_versions(&theirs, bench.now);
-        let error = DilationError::PeerCannotDilate { theirs: shown.to_owned() };
+        let error =
+            DilationError::PeerCannotDilate { theirs: shown.to_owned(), ours: "dilated-1 or ged".to_owned() };
         assert_eq!(bench.actions(), [Action::Failed(error)]);
     }
 }
@@ -175,7 +189,7 @@ fn hints_take_the_place_of_those_of_former_generations() {
 #[test]
 fn local_hints_wait_until_the_peer_would_take_them() {
     let hints = || vec![Hint::Direct(dilated_transit::TcpHint::new("192.0.2.7", 7).unwrap())];
-    let sent = || send(&DilationMessage::Hints(hints()));
+    let sent = || send(&DilationMessage::Hints { hints: hints(), generation: None });
     let mut leader = Bench::connecting(PLEASE_LOW);
     let mut follower = Bench::connecting(PLEASE_HIGH);
     for (bench, answer) in [(&mut leader, RECONNECTING), (&mut follower, RECONNECT)] {
@@ -203,7 +217,7 @@ fn hints_that_an_early_link_did_not_need_are_told_for_the_next() {
         bench.manager.handle_local_hints(Vec::new());
         bench.actions();
         bench.select();
-        assert_eq!(bench.actions(), [send(&DilationMessage::Hints(Vec::new()))]);
+        assert_eq!(bench.actions(), [send(&DilationMessage::Hints { hints: Vec::new(), generation: None })]);
     }
 }
 

@@ -1,54 +1,24 @@
-//! Moves records between the multiplexer and one link: seals what is queued, opens what arrives, keeps the link
+//! The link of `ged`. Moves records between the multiplexer and it: seals what is queued, opens what arrives, keeps the link
 //! alive. One future, polled by the wormhole's task; it holds no lock across a system call and awaits nothing.
 
 use std::{
-    future::Future,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use dilated_subchannel::{Multiplexer, PingId, Record};
-use dilated_transit::{
-    OpenError, Path,
-    net::{Link, LinkError},
-};
+use dilated_subchannel::{Multiplexer, PingId, Record, mux::Batch};
+use dilated_transit::{Path, net::Link};
 use tokio::time::{Instant, Sleep};
 
+use super::{BATCH, FIRST_FLIGHT, LinkEvent, MAX_TURNS, alarm::Alarm, lost, seal};
 use crate::{
     clock,
+    error::DilationError,
     liveness::LivenessConfig,
     watch::{Due, Watch},
 };
-
-/// Plaintext sealed per turn before the socket is written, in bytes: large enough to fill a send buffer with one
-/// system call, small enough that an acknowledgement never waits long behind it.
-const BATCH: usize = 256 * 1024;
-
-/// The same for what goes ahead on a link that may die young. The rest waits for the peer's first bytes, which say what it
-/// has already: links would else be spent on sending that again and again.
-const FIRST_FLIGHT: usize = 16 * 1024;
-
-/// Turns before the task yields to its siblings.
-const MAX_TURNS: usize = 16;
-
-/// Why a link ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LinkEnd {
-    /// The network or the peer ended it; the next generation may do better.
-    Lost(String),
-    /// It fell silent.
-    Silent(String),
-    /// A record cannot be read. Damage would have shown before, so the peer sent it like that, and will again.
-    Unreadable(String),
-    /// Every new link would end the same way.
-    Fatal(String),
-    /// All that the protocol can number was sent.
-    Exhausted(String),
-    /// The peer has acknowledged everything; asked for with [`LinkPump::drain`].
-    Drained,
-}
 
 /// The running link.
 #[derive(Debug)]
@@ -56,7 +26,8 @@ pub(crate) struct LinkPump {
     link: Link,
     mux: Multiplexer,
     watch: Watch,
-    outbound: Vec<Record>,
+    alarm: Alarm,
+    outbound: Batch,
     inbound: Vec<Record>,
     /// The link may die young: until the peer is heard, or this time is over, only the first flight is sent.
     cautious: Option<Pin<Box<Sleep>>>,
@@ -93,8 +64,9 @@ impl LinkPump {
         LinkPump {
             link,
             mux,
-            watch: Watch::new(config, fruitless),
-            outbound: Vec::new(),
+            watch: Watch::new(config, fruitless, clock::now()),
+            alarm: Alarm::new(),
+            outbound: Batch::new(),
             inbound: Vec::new(),
             cautious: None,
             started: false,
@@ -131,7 +103,7 @@ impl LinkPump {
 
     /// Something happened that may have broken the link: it has to show soon that it works.
     pub(crate) fn suspect(&mut self, why: String) {
-        self.watch.suspect(why);
+        self.watch.suspect(why, clock::now());
     }
 
     /// Gives the link up at once; nothing is flushed.
@@ -140,36 +112,26 @@ impl LinkPump {
         self.link.abort();
     }
 
-    /// Ends the link in order: what is sealed is written, then FIN, within `deadline`.
-    pub(crate) async fn close(self, deadline: Duration) {
+    /// Ends the link in order: what is sealed is written, then FIN.
+    pub(crate) async fn close(self) {
         self.mux.link_down();
-        if tokio::time::timeout(deadline, self.link.close()).await.is_err() {
-            tracing::debug!("the link did not close in time; dropped");
-        }
+        self.link.close().await;
     }
 
-    /// Runs the link until it ends.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: all state is in `self`.
-    pub(crate) fn run(&mut self) -> impl Future<Output = LinkEnd> + '_ {
-        std::future::poll_fn(|cx| self.poll(cx))
-    }
-
-    /// Lets [`run`](Self::run) end once everything written has been acknowledged by the peer and our last
+    /// Lets [`poll`](Self::poll) tell once everything written has been acknowledged by the peer and our last
     /// acknowledgement has left.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
         self.nudge.wait = self.draining_nudge;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkEnd> {
+    /// Runs the link until it ends.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         for _ in 0..MAX_TURNS {
             // Reading is polled in the same turn as writing, so that a blocked writer never stops a reader.
             let wrote = self.poll_write(cx);
             let read = self.poll_read(cx);
-            self.watch.handle_progress(self.mux.progress());
+            self.watch.handle_progress(self.mux.progress(), clock::now());
             let timed = self.poll_watch(cx);
             for end in [&wrote, &read, &timed] {
                 if let Poll::Ready(Err(end)) = end {
@@ -181,7 +143,7 @@ impl LinkPump {
                 if drained && self.draining && self.link.writer.pending() == 0 {
                     // Said once; the link itself goes on until the driver ends it.
                     self.draining = false;
-                    return Poll::Ready(LinkEnd::Drained);
+                    return Poll::Ready(LinkEvent::Drained);
                 }
                 ready!(self.poll_nudge(cx, drained));
             }
@@ -214,19 +176,16 @@ impl LinkPump {
         Poll::Ready(())
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEvent>> {
         if self.link.writer.pending() == 0 {
             if let Poll::Ready(reason) = self.mux.poll_ended(cx) {
-                return Poll::Ready(Err(LinkEnd::Exhausted(reason.to_string())));
+                return Poll::Ready(Err(LinkEvent::Fatal(DilationError::Exhausted(reason.to_string()))));
             }
             let most = if self.cautious.is_some() { FIRST_FLIGHT } else { BATCH };
             ready!(self.poll_may_transmit(cx));
-            ready!(self.mux.poll_transmit(cx, most, &mut self.outbound));
+            ready!(self.mux.poll_transmit(cx, clock::now(), most, &mut self.outbound));
             self.started = true;
-            for record in self.outbound.drain(..) {
-                let header = record.header();
-                self.link.writer.seal(&[header.as_ref(), record.body()]).map_err(|e| lost(&e))?;
-            }
+            seal(&mut self.link.writer, &mut self.outbound)?;
         }
         self.link.writer.poll_flush(cx).map_err(|e| lost(&e))
     }
@@ -241,9 +200,9 @@ impl LinkPump {
         Poll::Ready(())
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEvent>> {
         if self.mux.poll_read_allowed(cx).is_pending() {
-            self.watch.handle_paused();
+            self.watch.handle_paused(clock::now());
             return Poll::Pending;
         }
         // First what is already here: records may come bundled with the KCM, or wait behind a pause.
@@ -251,17 +210,17 @@ impl LinkPump {
             return Poll::Ready(Ok(()));
         }
         ready!(self.link.reader.poll_fill(cx)).map_err(|e| lost(&e))?;
-        self.watch.handle_bytes();
+        self.watch.handle_bytes(clock::now());
         Poll::Ready(Ok(()))
     }
 
     /// Opens and hands over what is buffered, at most about a batch. Returns whether there was anything.
-    fn open_batch(&mut self) -> Result<bool, LinkEnd> {
+    fn open_batch(&mut self) -> Result<bool, LinkEvent> {
         let mut bytes = 0;
         while bytes < BATCH {
             let Some(message) = self.link.reader.next_message().map_err(|e| lost(&e))? else { break };
             bytes += message.len();
-            self.inbound.push(Record::decode(message).map_err(|e| LinkEnd::Unreadable(e.to_string()))?);
+            self.inbound.push(Record::decode(message).map_err(|e| LinkEvent::Unreadable(e.to_string()))?);
         }
         if self.inbound.is_empty() {
             return Ok(false);
@@ -273,32 +232,30 @@ impl LinkPump {
         let pings = self.inbound.iter().any(|record| matches!(record, Record::Ping(_)));
         match self.mux.handle(self.inbound.drain(..)) {
             Ok(pongs) => {
-                self.watch.handle_records(&pongs, pings, has_data);
+                self.watch.handle_records(&pongs, pings, has_data, clock::now());
                 Ok(true)
             }
-            Err(error) if error.is_fatal() => Err(LinkEnd::Fatal(error.to_string())),
-            Err(error) => Err(LinkEnd::Lost(error.to_string())),
+            Err(error) if error.is_fatal() => {
+                Err(LinkEvent::Fatal(DilationError::Protocol(error.to_string())))
+            }
+            Err(error) => Err(LinkEvent::Lost(error.to_string())),
         }
     }
 
-    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
-        Poll::Ready(match ready!(self.watch.poll(cx)) {
-            Due::Ping(id) => self.ping(id),
-            Due::Dead(reason) => Err(LinkEnd::Silent(reason)),
-        })
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEvent>> {
+        loop {
+            ready!(self.alarm.poll(cx, self.watch.deadline()));
+            match self.watch.handle_timeout(clock::now()) {
+                // Another link there never is.
+                None | Some(Due::Hedge) => {}
+                Some(Due::Ping(id)) => return Poll::Ready(self.ping(id)),
+                Some(Due::Dead(reason)) => return Poll::Ready(Err(LinkEvent::Silent(reason))),
+            }
+        }
     }
 
-    fn ping(&mut self, id: PingId) -> Result<(), LinkEnd> {
+    fn ping(&mut self, id: PingId) -> Result<(), LinkEvent> {
         let record = Record::Ping(id);
         self.link.writer.seal(&[record.header().as_ref(), record.body()]).map_err(|e| lost(&e))
-    }
-}
-
-fn lost(error: &LinkError) -> LinkEnd {
-    match error {
-        LinkError::Open(OpenError::TooLong { length, .. }) => LinkEnd::Unreadable(format!(
-            "it sends {length} bytes in one record, more than `MuxConfig::max_data` allows; raise that if it is meant to"
-        )),
-        _ => LinkEnd::Lost(error.to_string()),
     }
 }
