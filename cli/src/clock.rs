@@ -1,6 +1,6 @@
 //! The one place that reads the clock.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Now.
 #[expect(clippy::disallowed_methods, reason = "the command is a driver; everything below it takes `now`")]
@@ -12,4 +12,12 @@ pub(crate) fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "the command is a driver, and only `doctor` asks for the date")]
 pub(crate) fn date() -> SystemTime {
     SystemTime::now()
+}
+
+/// The processor time that this process has used, where the system tells.
+pub(crate) fn cpu() -> Option<Duration> {
+    #[cfg(unix)]
+    return Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime)).ok();
+    #[cfg(not(unix))]
+    return None;
 }

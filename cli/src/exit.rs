@@ -117,7 +117,9 @@ impl From<DilationError> for Failure {
     fn from(error: DilationError) -> Failure {
         let kind = match error {
             DilationError::Wormhole(error) => return error.into(),
-            DilationError::PeerCannotDilate { .. } | DilationError::Protocol(_) => Kind::PeerProgram,
+            DilationError::PeerCannotDilate { .. }
+            | DilationError::Protocol(_)
+            | DilationError::Refused { .. } => Kind::PeerProgram,
             DilationError::Reflection => Kind::Code,
             DilationError::PeerClosed => Kind::PeerLeft,
             _ => Kind::Local,
@@ -157,7 +159,7 @@ mod tests {
             kind(WormholeError::Connection { url: "ws://x/v1".into(), reason: "refused".into() }),
             Kind::Server
         );
-        let cannot = DilationError::PeerCannotDilate { theirs: "nothing".into() };
+        let cannot = DilationError::PeerCannotDilate { theirs: "nothing".into(), ours: "ged".into() };
         assert_eq!(Failure::from(cannot).kind(), Kind::PeerProgram);
         assert_eq!(Failure::from(DilationError::Wormhole(WormholeError::Crowded)).kind(), Kind::Code);
         assert!(Failure::output_closed().is_quiet());

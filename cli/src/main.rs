@@ -1,10 +1,13 @@
-//! The `dilated` command: pipes between two machines, a demonstration, and the servers.
+//! The `dilated` command: pipes between two machines, a measurement, a demonstration, and the servers.
 
+mod bench;
 mod clock;
 mod demo;
 mod doctor;
 mod exit;
 mod generate;
+mod loopback;
+mod meeting;
 mod options;
 mod pipe;
 mod quote;
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Pipe(options) => pipe::run(&cli.global, options, &report).await,
+            Command::Bench(options) => bench::run(&cli.global, options, &report).await,
             Command::Serve(options) => serve::run(options, &report).await,
             Command::Demo(options) => demo::run(options, &report).await,
             Command::Doctor => doctor::run(&cli.global, &report).await,

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, builder::FalseyValueParser};
 use dilated::{DilateConfig, RelayHint, Wormhole, WormholeBuilder, WormholeError};
 use serde_json::Value;
 
-use crate::{doctor, exit, exit::Failure, quote};
+use crate::{bench, doctor, exit, exit::Failure, quote};
 
 /// The application that `dilated pipe` is, unless told otherwise. A Python program at the far end passes the same
 /// string to `wormhole.create`.
@@ -31,6 +31,9 @@ pub(crate) enum Command {
     /// Standard input and output across a wormhole: alone it prints a code, with a code it joins
     #[command(after_help = exit::HELP)]
     Pipe(PipeOptions),
+    /// Measure the link to another machine that runs the same: alone it prints a code, with a code it joins
+    #[command(after_help = bench::HELP)]
+    Bench(BenchOptions),
     /// Run the servers that two sides meet at
     Serve(ServeOptions),
     /// Show on this machine, without internet, what a dilated wormhole does
@@ -42,7 +45,7 @@ pub(crate) enum Command {
 
 /// Options of every command that makes a wormhole.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Wormhole options (pipe, doctor)")]
+#[command(next_help_heading = "Wormhole options (pipe, bench, doctor)")]
 pub(crate) struct Global {
     /// Mailbox server to meet at, ws://host:port/v1 or wss://…; of several the later stand in for the first, so name
     /// the same in the same order on both sides [default: the public one]
@@ -74,14 +77,17 @@ pub(crate) struct Global {
     /// Advertise loopback addresses too, for two sides on one machine
     #[arg(long, global = true, env = "DILATED_LOCAL", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub(crate) local: bool,
+    /// Keep a second path ready, which takes over at once when the first one fails
+    #[arg(long, global = true, env = "DILATED_STANDBY", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub(crate) standby: bool,
     /// Before data flows, show the verifier and ask on the terminal whether the other side sees the same
     #[arg(long, global = true, env = "DILATED_VERIFY", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub(crate) verify: bool,
 }
 
-/// Options of `dilated pipe`.
+/// How to find the other side.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct PipeOptions {
+pub(crate) struct JoinOptions {
     /// The code that the other side printed. In the environment other users of this machine cannot see it
     #[arg(env = "DILATED_CODE", hide_env_values = true)]
     pub(crate) code: Option<String>,
@@ -89,6 +95,13 @@ pub(crate) struct PipeOptions {
     #[arg(long, env = "DILATED_CODE_LENGTH", hide_env_values = true, value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u8).range(1..=32))]
     pub(crate) code_length: u8,
+}
+
+/// Options of `dilated pipe`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PipeOptions {
+    #[command(flatten)]
+    pub(crate) join: JoinOptions,
     /// Name of the subprotocol, which both sides must agree on
     #[arg(
         long,
@@ -104,6 +117,20 @@ pub(crate) struct PipeOptions {
     /// Wait for the other side to open the stream
     #[arg(long, env = "DILATED_LISTEN", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub(crate) listen: bool,
+}
+
+/// Options of `dilated bench`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BenchOptions {
+    #[command(flatten)]
+    pub(crate) join: JoinOptions,
+    /// How long to send in each direction, in seconds; of two sides the longer counts
+    #[arg(long, env = "DILATED_BENCH_SECONDS", hide_env_values = true, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u8).range(1..=60))]
+    pub(crate) seconds: u8,
+    /// Measure this machine alone: both sides in this process, without internet
+    #[arg(long, env = "DILATED_BENCH_LOOPBACK", hide_env_values = true, value_parser = FalseyValueParser::new(), conflicts_with = "code")]
+    pub(crate) loopback: bool,
 }
 
 /// Options of `dilated serve`.
@@ -193,6 +220,7 @@ impl Global {
         let mut config = DilateConfig::default();
         config.listen = !self.no_listen;
         config.loopback = self.local;
+        config.standby = self.standby;
         if !self.relay.is_empty() {
             config.relays = self.relays()?;
         }
@@ -239,12 +267,14 @@ impl Global {
     }
 }
 
-impl PipeOptions {
+impl JoinOptions {
     /// The code, if one was given; an empty variable in the environment is none.
     pub(crate) fn code(&self) -> Option<&str> {
         self.code.as_deref().map(str::trim).filter(|code| !code.is_empty())
     }
+}
 
+impl PipeOptions {
     /// The command that the other side types, given these options and the code.
     pub(crate) fn for_the_other_side(&self, global: &Global, code: &str) -> String {
         let mut command = format!("dilated{} pipe", global.for_the_other_side());
@@ -256,6 +286,13 @@ impl PipeOptions {
             command.push_str(" --listen");
         }
         format!("{command} {}", quote::shell(code))
+    }
+}
+
+impl BenchOptions {
+    /// The command that the other side types, given the code.
+    pub(crate) fn for_the_other_side(global: &Global, code: &str) -> String {
+        format!("dilated{} bench {}", global.for_the_other_side(), quote::shell(code))
     }
 }
 
@@ -379,6 +416,8 @@ mod tests {
         assert!(parse(&["pipe", "--open", "--listen"]).is_err());
         assert!(parse(&["serve", "--no-mailbox", "--no-relay"]).is_err());
         assert!(parse(&["demo", "file", "--size", "1"]).is_err());
+        assert!(parse(&["bench", "--loopback", "7-a-b"]).is_err());
+        assert!(parse(&["bench", "--seconds", "0"]).is_err());
         assert!(parse(&[]).is_err());
     }
 }

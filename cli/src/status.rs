@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, io::Write, process::ExitCode, time::Duration};
 
-use dilated::{DilationStatus, Generation, LinkStatus, Recovery};
+use dilated::{DilationStatus, Generation, LinkStatus, Path, Recovery};
 
 use crate::{
     exit::Failure,
@@ -67,7 +67,7 @@ pub(crate) const NO_PATH_ADVICE: &str = "still no path to the other side. Either
 enum Told {
     Nothing,
     Connecting,
-    Connected(Generation),
+    Connected(Generation, Path),
     Lost,
     Stopped,
 }
@@ -104,12 +104,16 @@ impl LinkStory {
                 (Told::Connecting, "looking for a path to the other side".to_owned())
             }
             // States may be missed when much happens at once; the generation tells.
-            (Told::Connected(before), LinkStatus::Connected { .. }) if *before == generation => {
+            (Told::Connected(before, way), LinkStatus::Connected { path, .. })
+                if *before == generation && way == path =>
+            {
                 return None;
             }
-            (told, LinkStatus::Connected { path, recovered }) => {
-                let path = printable(&path.to_string());
+            (told, LinkStatus::Connected { path: way, recovered }) => {
+                let path = printable(&way.to_string());
                 let line = match recovered {
+                    // Without a gap: one link took the place of another.
+                    None if matches!(told, Told::Connected(..)) => format!("going on {path}"),
                     None => format!("connected {path}"),
                     Some(Recovery { reason, outage, .. }) => {
                         let outage = quote::duration(*outage);
@@ -121,7 +125,7 @@ impl LinkStory {
                         format!("{why}back after {outage} {path}")
                     }
                 };
-                (Told::Connected(generation), line)
+                (Told::Connected(generation, way.clone()), line)
             }
             (Told::Lost, LinkStatus::Reconnecting { .. }) => return None,
             (_, LinkStatus::Reconnecting { reason }) => {
@@ -141,8 +145,6 @@ impl LinkStory {
 
 #[cfg(test)]
 mod tests {
-    use dilated::Path;
-
     use super::*;
 
     #[test]
@@ -162,6 +164,9 @@ mod tests {
         assert_eq!(tell(first, &LinkStatus::Connecting), None);
         assert_eq!(tell(first, &connected(None)).as_deref(), Some("connected <-tcp:127.0.0.1:7"));
         assert_eq!(tell(first, &connected(None)), None);
+        let direct =
+            LinkStatus::Connected { path: Path::inbound(([127, 0, 0, 1], 8).into()), recovered: None };
+        assert_eq!(tell(first, &direct).as_deref(), Some("going on <-tcp:127.0.0.1:8"));
         assert_eq!(
             tell(first, &lost("re\x1bset")).as_deref(),
             Some("lost: re\\u{1b}set; looking for another path")

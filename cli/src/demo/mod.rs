@@ -4,21 +4,15 @@ mod ana;
 mod ben;
 mod stage;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use dilated::{
-    DilateConfig, RelayHint, Wormhole,
-    server::{MailboxServer, Relay, RelayConfig, ServerConfig},
-};
 use tempfile::TempDir;
 
 use self::{ben::Received, stage::Stage};
 use crate::{
     exit::{Failure, Kind},
     generate,
+    loopback::Servers,
     options::DemoOptions,
     quote::{bytes, printable},
     signals::Signals,
@@ -48,7 +42,7 @@ async fn demo(options: &DemoOptions, report: &Report) -> Result<(), Failure> {
     stage.narrate(format_args!("a mailbox server runs at {}, where the two will meet", servers.mailbox))?;
     stage.narrate(format_args!("a relay runs at {}, for when there is no direct path", servers.relay))?;
 
-    let (ana, ben) = (servers.wormhole()?, servers.wormhole()?);
+    let (ana, ben) = (servers.wormhole(APPID)?, servers.wormhole(APPID)?);
     let code = ana.allocate_code(2).await?.to_string();
     stage.narrate(format_args!("Ana gets the code {code} and tells Ben, on the phone perhaps"))?;
     ben.set_code(&code)?;
@@ -146,42 +140,6 @@ async fn make_up(path: PathBuf, size: u64, stage: &Stage) -> Result<PathBuf, Fai
         .unwrap_or_else(|e| Err(std::io::Error::other(e)))
         .map_err(|e| Failure::io(&format!("could not write {}", path.display()), &e))?;
     Ok(path)
-}
-
-/// The servers, in this process, on loopback.
-struct Servers {
-    mailbox: String,
-    relay: RelayHint,
-}
-
-impl Servers {
-    async fn start() -> Result<Servers, Failure> {
-        let cannot = |e: std::io::Error| {
-            Failure::new(Kind::Server, format!("could not start the servers on this machine: {e}"))
-        };
-        let here = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mailbox = MailboxServer::bind(here, ServerConfig::default()).await.map_err(cannot)?;
-        let relay = Relay::bind(here, RelayConfig::default()).await.map_err(cannot)?;
-        let servers = Servers {
-            mailbox: mailbox.url(),
-            relay: relay.hint().parse().map_err(|e| cannot(std::io::Error::other(e)))?,
-        };
-        tokio::spawn(mailbox.run());
-        tokio::spawn(relay.run());
-        Ok(servers)
-    }
-
-    fn wormhole(&self) -> Result<Wormhole, Failure> {
-        Ok(Wormhole::builder(APPID).mailbox(&self.mailbox).build()?)
-    }
-
-    fn config(&self, relayed: bool) -> DilateConfig {
-        let mut config = DilateConfig::direct_only();
-        config.relays.push(self.relay.clone());
-        config.listen = !relayed;
-        config.loopback = true;
-        config
-    }
 }
 
 /// The last component of a path, for people.

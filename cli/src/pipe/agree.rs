@@ -1,12 +1,12 @@
-//! What two `dilated pipe`s tell each other beside the stream: who opens it, before; and how it ended, after. Both
-//! go through the mailbox. A far end that is another program knows neither, and need not.
+//! What two `dilated pipe`s tell each other through the mailbox before the stream: who opens it. A far end that is
+//! another program does not know it, and need not.
 
 use serde_json::{Value, json};
 
-use crate::exit::{Failure, Kind};
+use crate::{exit::Failure, meeting::Purpose};
 
-/// The member of the `app_versions`, and of the last word, that is ours.
-const KEY: &str = "pipe";
+/// The member of the `app_versions` that is ours.
+const KEY: &str = Purpose::Pipe.key();
 
 /// One side's part in opening the stream, told in its `app_versions`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,77 +67,6 @@ impl Part {
     }
 }
 
-/// How one side ended, told to the other. `ged` has no goodbye: without this a pipe that was interrupted looks like
-/// a network that is down, and one must never look like an orderly end of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LastWord {
-    /// Both directions ended, and everything is written to the output.
-    Complete,
-    Interrupted,
-    OutputClosed,
-    Refused,
-    Failed,
-}
-
-impl LastWord {
-    /// What to tell about a failure of this side; nothing when the other side knows already.
-    pub(crate) fn about(failure: &Failure) -> Option<LastWord> {
-        match failure.kind() {
-            Kind::Interrupted | Kind::Terminated => Some(LastWord::Interrupted),
-            Kind::OutputClosed => Some(LastWord::OutputClosed),
-            Kind::Local => Some(LastWord::Failed),
-            Kind::Code => Some(LastWord::Refused),
-            Kind::Usage | Kind::PeerLeft | Kind::Server | Kind::PeerProgram => None,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            LastWord::Complete => "complete",
-            LastWord::Interrupted => "interrupted",
-            LastWord::OutputClosed => "output-closed",
-            LastWord::Refused => "refused",
-            LastWord::Failed => "failed",
-        }
-    }
-
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
-        json!({ KEY: { "ended": self.name() } }).to_string().into_bytes()
-    }
-
-    /// Reads a message; those of other programs are not ours to judge.
-    pub(crate) fn parse(message: &[u8]) -> Option<LastWord> {
-        let message: Value = serde_json::from_slice(message).ok()?;
-        let name = message.get(KEY)?.get("ended")?.as_str()?;
-        let all = [
-            LastWord::Complete,
-            LastWord::Interrupted,
-            LastWord::OutputClosed,
-            LastWord::Refused,
-            LastWord::Failed,
-        ];
-        all.into_iter().find(|word| word.name() == name)
-    }
-
-    /// What it means for this side; nothing after a good end.
-    pub(crate) fn failure(self) -> Option<Failure> {
-        let left = |what: &str| {
-            Some(Failure::new(Kind::PeerLeft, format!("{what} before the end; the transfer is incomplete")))
-        };
-        match self {
-            LastWord::Complete => None,
-            LastWord::Interrupted => left("the other side was interrupted"),
-            LastWord::OutputClosed => left("the other side's output was closed"),
-            LastWord::Failed => left("the other side failed"),
-            LastWord::Refused => Some(Failure::new(
-                Kind::Code,
-                "the other side's user did not confirm the verifier; somebody may be in between, so start again \
-                 with a new code",
-            )),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,17 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn both_survive_the_wire_and_strangers_are_tolerated() {
+    fn it_survives_the_wire_and_strangers_are_tolerated() {
         assert_eq!(Part::from_json(&part(true, false).to_json()), Some(part(true, false)));
         for strange in [json!({}), json!({ KEY: 1 }), json!({ KEY: { "opens": "yes" } }), json!([])] {
             assert_eq!(Part::from_json(&strange), None);
         }
-        for word in [LastWord::Complete, LastWord::Interrupted, LastWord::OutputClosed, LastWord::Refused] {
-            assert_eq!(LastWord::parse(&word.to_bytes()), Some(word));
-        }
-        for strange in [&b"hello"[..], b"{}", b"{\"pipe\":{\"ended\":\"well\"}}", b"\xff"] {
-            assert_eq!(LastWord::parse(strange), None);
-        }
-        assert_eq!(LastWord::Complete.failure(), None);
     }
 }

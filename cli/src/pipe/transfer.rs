@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     exit::{Failure, Kind},
+    meeting::Broken,
     status::Report,
     stdio,
 };
@@ -30,15 +31,6 @@ const DOUBT: Duration = Duration::from_millis(25);
 pub(crate) struct Totals {
     pub(crate) sent: u64,
     pub(crate) received: u64,
-}
-
-/// Why a transfer ended early.
-#[derive(Debug)]
-pub(crate) enum Broken {
-    /// The wormhole ended, and knows why.
-    Wormhole(io::Error),
-    /// This side failed.
-    Here(Failure),
 }
 
 /// What sits at the ends of this process.
@@ -107,11 +99,11 @@ async fn send(write: &mut WriteHalf, stop: impl Future<Output = ()>) -> Result<u
         let Some(chunk) = chunk else { break };
         let chunk = chunk.map_err(|e| cannot_read(&e))?;
         let length = chunk.len() as u64;
-        write.write_bytes(chunk).await.map_err(|e| Broken::Wormhole(e.into()))?;
+        write.write_bytes(chunk).await.map_err(Broken::wormhole)?;
         sent += length;
     }
     tokio::time::sleep(DOUBT).await;
-    write.shutdown().await.map_err(Broken::Wormhole)?;
+    write.shutdown().await.map_err(Broken::wormhole)?;
     Ok(sent)
 }
 
@@ -126,7 +118,7 @@ async fn receive(read: &mut ReadHalf) -> Result<u64, Broken> {
     let mut received = 0;
     loop {
         let chunk = tokio::select! {
-            chunk = read.read_chunk() => chunk.map_err(|e| Broken::Wormhole(e.into()))?,
+            chunk = read.read_chunk() => chunk.map_err(Broken::wormhole)?,
             error = output.failed() => return Err(cannot_write(error)),
         };
         let Some(chunk) = chunk else { break };
@@ -142,7 +134,7 @@ async fn confirm(write: &mut WriteHalf, complete: &watch::Sender<bool>) -> Resul
     let mut said_so = complete.subscribe();
     let confirmed = async {
         tokio::select! {
-            acknowledged = write.acknowledged() => acknowledged.map_err(|e| Broken::Wormhole(e.into())),
+            acknowledged = write.acknowledged() => acknowledged.map_err(Broken::wormhole),
             // It has read the end of our data, and so all of it.
             _ = said_so.wait_for(|complete| *complete) => Ok(()),
         }

@@ -117,9 +117,14 @@ impl Serve {
 
     /// Starts a `dilated pipe`.
     pub(crate) fn pipe(&self, arguments: &[&str]) -> Pipe {
-        let mut command = self.dilated();
-        command.arg("pipe").args(arguments);
-        Pipe::spawn(command)
+        self.run("pipe", arguments)
+    }
+
+    /// Starts a command that has another side.
+    pub(crate) fn run(&self, command: &str, arguments: &[&str]) -> Pipe {
+        let mut process = self.dilated();
+        process.arg(command).args(arguments);
+        Pipe::spawn(process)
     }
 
     /// Two pipes, of which the second joined the first.
@@ -135,7 +140,7 @@ impl Serve {
     }
 }
 
-/// A running `dilated pipe`.
+/// A running command that has another side, such as `dilated pipe`.
 pub(crate) struct Pipe {
     pub(crate) child: Child,
     pub(crate) stdin: Option<ChildStdin>,

@@ -40,7 +40,7 @@ impl Terminal {
         };
         match answer {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::new(Kind::Code, "the verifier was not confirmed; no data was sent")),
+            Ok(false) => Err(Failure::new(Kind::Code, "the verifier was not confirmed; nothing was sent")),
             Err(error) => Err(Failure::io("could not ask on the terminal", &error)),
         }
     }
