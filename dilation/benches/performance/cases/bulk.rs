@@ -1,0 +1,119 @@
+//! One transfer over one subchannel or over many: its rate, and what it costs the processor.
+
+use crate::{
+    Outcome,
+    baseline::{self, Cipher, Load},
+    measure::{Spent, median},
+    options::{Case, Plan},
+    pair::{Pair, World},
+    python,
+    report::{Figure, Report, Target, Unit},
+    traffic::transfer,
+};
+
+/// One transfer of each kind, several times.
+#[derive(Debug)]
+struct Transfers {
+    cipher: Cipher,
+    ours: Vec<Spent>,
+    sealed: Vec<Spent>,
+    raw: Vec<Spent>,
+}
+
+impl Transfers {
+    async fn measure(plan: &Plan, world: &World, cipher: Cipher) -> Outcome<Transfers> {
+        let mut pair = world.sealed_pair(cipher).await?;
+        let mut all = Transfers { cipher, ours: Vec::new(), sealed: Vec::new(), raw: Vec::new() };
+        // The first transfer finds small windows and cold buffers.
+        transfer(&mut pair, plan.bytes() / 8, 1).await?;
+        for _ in 0..plan.rounds() {
+            all.ours.push(transfer(&mut pair, plan.bytes(), 1).await?);
+            all.sealed.push(baseline::sealed(plan.bytes(), cipher, Load::Bulk)?);
+            all.raw.push(baseline::raw(plan.bytes())?);
+        }
+        pair.close().await?;
+        Ok(all)
+    }
+
+    /// Ours beside each baseline, as `figure` sees them. Only records sealed as ours are have the target.
+    fn figures(&self, what: &str, unit: Unit, target: Target, figure: impl Fn(&Spent) -> f64) -> [Figure; 2] {
+        let over = |spent: &[Spent]| median(spent.iter().map(&figure).collect());
+        let line = |name: String, spent: &[Spent], target| Figure {
+            what: format!("{what}, {}", self.cipher),
+            unit,
+            ours: over(&self.ours),
+            baseline: Some((name, over(spent))),
+            target,
+        };
+        let sealed = line(format!("TCP + {}", self.cipher), &self.sealed, target);
+        [sealed, line("raw TCP".to_owned(), &self.raw, Target::None)]
+    }
+}
+
+pub(super) async fn rate(plan: &Plan, world: &World, report: &mut Report) -> Outcome<()> {
+    let rate = |spent: &Spent| spent.rate(plan.bytes());
+    let target = Target::RatioAtLeast(0.9);
+    let mut first = None;
+    for cipher in world.ciphers() {
+        let all = Transfers::measure(plan, world, *cipher).await?;
+        let figures = all.figures("one subchannel", Unit::MegabytesPerSecond, target, rate);
+        for figure in &figures {
+            report.figure(Case::Bulk, figure);
+        }
+        let [sealed, _] = figures;
+        first.get_or_insert(sealed);
+    }
+    let python = match python::interpreter() {
+        Ok(python) => python,
+        Err(why) => {
+            report.note(Case::Bulk, format_args!("no Python–Python: {why}"));
+            return Ok(());
+        }
+    };
+    let (mailbox, bytes) = (world.mailbox.clone(), plan.bytes().min(python::MOST));
+    let rate = tokio::task::spawn_blocking(move || python::transfer(&python, &mailbox, bytes)).await??;
+    if let Some(figure) = first {
+        let baseline = Some(("Python–Python".to_owned(), rate));
+        report.figure(Case::Bulk, &Figure { baseline, target: Target::RatioAtLeast(10.0), ..figure });
+    }
+    Ok(())
+}
+
+pub(super) async fn cpu(plan: &Plan, world: &World, report: &mut Report) -> Outcome<()> {
+    let cost = |spent: &Spent| spent.cpu_per_gigabyte(plan.bytes());
+    for cipher in world.ciphers() {
+        let all = Transfers::measure(plan, world, *cipher).await?;
+        for figure in all.figures("both ends together", Unit::SecondsPerGigabyte, Target::None, cost) {
+            report.figure(Case::Cpu, &figure);
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn streams(plan: &Plan, world: &World, report: &mut Report) -> Outcome<()> {
+    let mut pair: Pair = world.pair().await?;
+    let mut one = Vec::new();
+    let mut crowds = plan.crowds().map(|count| (count, Vec::new()));
+    transfer(&mut pair, plan.bytes() / 8, 1).await?;
+    for _ in 0..plan.rounds() {
+        one.push(transfer(&mut pair, plan.bytes(), 1).await?.rate(plan.bytes()));
+        for (count, rates) in &mut crowds {
+            rates.push(transfer(&mut pair, plan.bytes(), *count).await?.rate(plan.bytes()));
+        }
+    }
+    pair.close().await?;
+    let one = median(one);
+    for (count, rates) in crowds {
+        report.figure(
+            Case::Streams,
+            &Figure {
+                what: format!("{count} subchannels at once"),
+                unit: Unit::MegabytesPerSecond,
+                ours: median(rates),
+                baseline: Some(("one subchannel".to_owned(), one)),
+                target: Target::RatioAtLeast(0.9),
+            },
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Two Python peers of the released package, to compare with.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::{Outcome, measure::Stopwatch, traffic::CHUNK};
+
+/// Their rate does not depend on more bytes than these.
+pub(crate) const MOST: u64 = 256 << 20;
+
+/// The interpreter, or why there is none.
+pub(crate) fn interpreter() -> Result<PathBuf, &'static str> {
+    let python = env::var_os("DILATED_PYTHON").ok_or("DILATED_PYTHON does not name an interpreter")?;
+    if env::var("DILATED_INTEROP_NETNS").as_deref() != Ok("1") {
+        return Err(
+            "DILATED_INTEROP_NETNS is not 1, and a Python peer would advertise this machine's addresses",
+        );
+    }
+    Ok(python.into())
+}
+
+/// One process of `tests/python/peer.py`: JSON commands in, JSON events out.
+struct Peer {
+    child: Child,
+    commands: ChildStdin,
+    events: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(python: &Path, mailbox: &str) -> Outcome<Peer> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/python/peer.py");
+        let mut child = Command::new(python)
+            .args(["-B", script, "--mailbox", mailbox])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let commands = child.stdin.take().ok_or("no standard input")?;
+        let events = BufReader::new(child.stdout.take().ok_or("no standard output")?);
+        Ok(Peer { child, commands, events })
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "reads better at the call")]
+    fn say(&mut self, command: Value) -> Outcome<()> {
+        Ok(writeln!(self.commands, "{command}")?)
+    }
+
+    fn wait_for(&mut self, name: &str) -> Outcome<Value> {
+        loop {
+            let mut line = String::new();
+            if self.events.read_line(&mut line)? == 0 {
+                return Err(format!("a Python peer ended before its event {name:?}").into());
+            }
+            let event: Value = serde_json::from_str(&line)?;
+            match event["event"].as_str() {
+                Some("error" | "wormhole-failed") => {
+                    return Err(format!("a Python peer failed: {event}").into());
+                }
+                Some(seen) if seen == name => return Ok(event),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The rate of one subchannel from one Python process to another, in MB/s. The sender produces and the receiver hashes
+/// its bytes, which together cost Python far less than the dilation does.
+pub(crate) fn transfer(python: &Path, mailbox: &str, bytes: u64) -> Outcome<f64> {
+    let mut receiver = Peer::start(python, mailbox)?;
+    let mut sender = Peer::start(python, mailbox)?;
+    receiver.say(json!({"cmd": "allocate-code"}))?;
+    let code = receiver.wait_for("code")?["code"].clone();
+    sender.say(json!({"cmd": "set-code", "code": code}))?;
+    receiver.say(json!({"cmd": "dilate", "listen": [{"name": "bench", "mode": "sink"}]}))?;
+    sender.say(json!({"cmd": "dilate"}))?;
+    receiver.wait_for("dilated")?;
+    sender.wait_for("dilated")?;
+
+    let watch = Stopwatch::start()?;
+    sender.say(
+        json!({"cmd": "open", "id": "1", "name": "bench", "mode": "source", "size": bytes, "chunk": CHUNK}),
+    )?;
+    let received = receiver.wait_for("closed")?["bytes"].as_u64();
+    if received != Some(bytes) {
+        return Err(format!("{received:?} bytes came of {bytes}").into());
+    }
+    Ok(watch.stop()?.rate(bytes))
+}
