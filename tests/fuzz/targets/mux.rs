@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use dilated_subchannel::id::{Parity, SeqNum, SubchannelId};
-use dilated_subchannel::mux::{Mux, MuxConfig, StreamKey};
+use dilated_subchannel::mux::{MuxConfig, Names, StreamKey, ged::Mux};
 use dilated_subchannel::record::{Name, Record};
 use libfuzzer_sys::fuzz_target;
 
@@ -42,7 +42,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(parity: Parity) -> Self {
         let mut config = MuxConfig::default();
         config.outbox_limit = LIMIT;
         config.stream_queue = LIMIT / 2;
@@ -51,7 +51,7 @@ impl World {
         config.max_subchannels = 8;
         config.pending_opens = 3;
         config.max_data = LARGEST;
-        let mut mux = Mux::new(config);
+        let mut mux = Mux::new(config, parity, Names::default());
         mux.listen(&"a".into()).expect("nobody listens yet");
         mux.expect(&"b".into());
         Self { mux, keys: Vec::new(), next: 0, sent: 0 }
@@ -120,7 +120,10 @@ impl World {
                 }
             }
             6 => self.relink(),
-            7 => mux.start(if script.byte()? & 1 == 0 { Parity::Odd } else { Parity::Even }),
+            7 => {
+                let key = self.key(script.byte()?)?;
+                self.mux.discard(key);
+            }
             8 => {
                 if let Poll::Ready(Ok(key)) = mux.open(&"a".into()) {
                     self.keys.push(key);
@@ -174,7 +177,8 @@ impl World {
 
 fuzz_target!(|data: &[u8]| {
     let mut script = Script(data);
-    let mut world = World::new();
+    let odd = script.byte().is_none_or(|byte| byte & 1 == 0);
+    let mut world = World::new(if odd { Parity::Odd } else { Parity::Even });
     world.mux.link_up();
     while let Some(op) = script.byte() {
         let _ = world.step(op, &mut script);
