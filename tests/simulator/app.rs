@@ -1,108 +1,190 @@
-//! The applications: each opens a few subchannels and sends, on those it opened and on those it accepted, bytes that
-//! can be told from all others; and checks every byte that it reads.
+//! The applications: each opens subchannels, writes on those it opened and on those it accepted bytes that can be told
+//! from all others, and checks whatever it reads against what the other one did.
 
-use std::{collections::BTreeMap, task::Poll};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    task::Poll,
+};
 
 use bytes::Bytes;
 use dilated_subchannel::{
+    frame::Code,
     id::SubchannelId,
-    mux::{Mux, StreamKey},
+    mux::{DatagramError, Mux, OpenError, OpenRefused, ReadError, StreamKey, WriteError},
     record::Name,
 };
 use rand::{RngExt, rngs::StdRng};
 
-/// Subchannels that each side opens.
-const OPENS: usize = 3;
+use crate::book::{Book, Cursor, End, Mode};
 
-/// The byte at `offset` of what `sender` (0 or 1) writes on a subchannel.
-fn byte(id: SubchannelId, sender: usize, offset: u64) -> u8 {
-    let mixed = (offset + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(id.0) << 8 | sender as u64);
-    (mixed.wrapping_mul(0xff51_afd7_ed55_8ccd) >> 56) as u8
+/// What the applications of a run do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    /// Subchannels that each side opens.
+    pub(crate) opens: usize,
+    /// The most bytes that are written on one.
+    pub(crate) longest: u64,
+    /// The most bytes of one write or message.
+    pub(crate) piece: u64,
+    /// They also give up, stall, send datagrams and open what nobody expects, as only `dilated-1` can.
+    pub(crate) wild: bool,
 }
+
+/// Steps for which a stalled reader stalls.
+const STALL: u32 = 150;
 
 /// One end of a subchannel.
 struct Flow {
     id: SubchannelId,
     to_write: u64,
-    written: u64,
-    shut_down: bool,
-    read: u64,
-    ended: bool,
-}
-
-impl Flow {
-    fn is_done(&self) -> bool {
-        self.shut_down && self.ended
-    }
+    writing: bool,
+    reading: bool,
+    cursor: Cursor,
+    stalled: u32,
+    datagrams: u64,
+    seen: BTreeSet<u64>,
 }
 
 /// One side's application.
 pub(crate) struct App {
     number: usize,
+    load: Load,
     name: Name,
+    stray: Name,
+    book: Rc<RefCell<Book>>,
     lengths: Vec<u64>,
     opened: usize,
-    flows: BTreeMap<StreamKey, Flow>,
     accepted: usize,
-    finished: usize,
+    /// Subchannels that nobody expects there: to be opened, and waiting for the answer.
+    strays: usize,
+    refused: Vec<StreamKey>,
+    control: bool,
+    flows: BTreeMap<StreamKey, Flow>,
     /// Bytes read in all.
     pub(crate) received: u64,
 }
 
 impl App {
-    pub(crate) fn new(number: usize, mux: &mut Mux, rng: &mut StdRng) -> App {
+    pub(crate) fn new(
+        number: usize,
+        load: Load,
+        book: Rc<RefCell<Book>>,
+        mux: &mut Mux,
+        rng: &mut StdRng,
+    ) -> App {
         let name = mux.check_name("sim").expect("a good name");
         mux.listen(&name).expect("free");
-        let lengths = (0..2 * OPENS)
+        let stray = mux.check_name("nobody").expect("a good name");
+        let lengths = (0..2 * load.opens + 1)
             .map(|_| match rng.random_range(0..4) {
                 0 => 0,
                 1 => rng.random_range(1..100),
-                _ => rng.random_range(100..6000),
+                _ => rng.random_range(100..load.longest),
             })
             .collect();
         App {
             number,
+            load,
             name,
+            stray,
+            book,
             lengths,
             opened: 0,
-            flows: BTreeMap::new(),
             accepted: 0,
-            finished: 0,
+            strays: if load.wild { rng.random_range(0..3) } else { 0 },
+            refused: Vec::new(),
+            control: load.wild,
+            flows: BTreeMap::new(),
             received: 0,
         }
     }
 
     /// Whether all subchannels of both sides have ended, in both directions.
     pub(crate) fn is_done(&self) -> bool {
-        self.finished == 2 * OPENS
+        let all = self.load.opens;
+        self.opened == all
+            && self.accepted == all
+            && self.flows.is_empty()
+            && !self.control
+            && self.strays == 0
+            && self.refused.is_empty()
     }
 
-    /// Opens, accepts, writes or reads something.
+    /// Opens, accepts, writes, reads or gives up something.
     pub(crate) fn step(&mut self, mux: &mut Mux, rng: &mut StdRng) {
-        match rng.random_range(0..10) {
-            0 if self.opened < OPENS => {
-                if let Poll::Ready(opened) = mux.open(&self.name) {
-                    let key = opened.expect("within the limits");
-                    self.opened += 1;
-                    self.add(key, mux, self.opened - 1);
-                }
-            }
-            1 => {
+        self.look_at_strays(mux);
+        match rng.random_range(0..20) {
+            0 | 1 => self.open(mux, rng),
+            2 => {
                 while let Some(key) = mux.accept(&self.name) {
                     self.accepted += 1;
-                    self.add(key, mux, OPENS + self.accepted - 1);
+                    self.add(key, mux, self.load.opens + self.accepted - 1, rng);
                 }
             }
-            2..=5 => self.with_random_flow(mux, rng, Self::write),
+            3 if self.load.wild => self.with_random_flow(mux, rng, Self::be_wild),
+            4..=10 => self.with_random_flow(mux, rng, Self::write),
             _ => self.with_random_flow(mux, rng, Self::read),
         }
     }
 
-    fn add(&mut self, key: StreamKey, mux: &Mux, number: usize) {
+    fn open(&mut self, mux: &mut Mux, rng: &mut StdRng) {
+        if self.control {
+            if let Poll::Ready(control) = mux.control() {
+                let key = control.expect("the wormhole lives").expect("taken once");
+                self.control = false;
+                self.add(key, mux, 2 * self.load.opens, rng);
+            }
+            return;
+        }
+        let stray = self.strays > 0 && rng.random();
+        if !stray && self.opened == self.load.opens {
+            return;
+        }
+        let key = match mux.open(if stray { &self.stray } else { &self.name }) {
+            Poll::Pending | Poll::Ready(Err(OpenError::TooMany { .. })) => return,
+            Poll::Ready(opened) => opened.expect("within the limits"),
+        };
+        if stray {
+            self.strays -= 1;
+            let _ = mux.write(key, b"is anybody there?");
+            self.refused.push(key);
+        } else {
+            self.opened += 1;
+            self.add(key, mux, self.opened - 1, rng);
+        }
+    }
+
+    /// What nobody expects is refused, and never taken.
+    fn look_at_strays(&mut self, mux: &mut Mux) {
+        self.refused.retain(|key| match mux.poll_opened(*key) {
+            Poll::Pending => true,
+            Poll::Ready(answer) => {
+                let Err(OpenRefused::Refused { code }) = answer else { panic!("a stray is taken") };
+                // The answer to a repeated OPEN does not know why any more.
+                assert!(code == Code::UNEXPECTED || code == Code::GONE, "refused with {code}");
+                let written = mux.write(*key, b"no");
+                assert_eq!(written, Poll::Ready(Err(WriteError::Refused { code })));
+                mux.release(*key);
+                false
+            }
+        });
+    }
+
+    fn add(&mut self, key: StreamKey, mux: &Mux, number: usize, rng: &mut StdRng) {
         let (id, name) = mux.describe(key).expect("just made");
-        assert_eq!(name, self.name);
-        let to_write = self.lengths[number];
-        let flow = Flow { id, to_write, written: 0, shut_down: false, read: 0, ended: false };
+        assert!(name == self.name || id.0 == 0);
+        let flow = Flow {
+            id,
+            to_write: self.lengths[number],
+            writing: true,
+            reading: true,
+            cursor: Cursor::new([Mode::Bytes, Mode::Messages, Mode::Mixed][rng.random_range(0..3)]),
+            stalled: 0,
+            datagrams: 0,
+            seen: BTreeSet::new(),
+        };
         assert!(self.flows.insert(key, flow).is_none(), "a key was given twice");
     }
 
@@ -119,41 +201,84 @@ impl App {
         let key = *self.flows.keys().nth(chosen).expect("in range");
         let mut flow = self.flows.remove(&key).expect("chosen");
         act(self, key, &mut flow, mux, rng);
-        if flow.is_done() {
-            self.finished += 1;
-            mux.release(key);
-        } else {
+        if flow.writing || flow.reading {
             self.flows.insert(key, flow);
+        } else {
+            mux.release(key);
         }
     }
 
     fn write(&mut self, key: StreamKey, flow: &mut Flow, mux: &mut Mux, rng: &mut StdRng) {
-        if flow.shut_down {
+        if !flow.writing {
             return;
         }
-        if flow.written == flow.to_write {
-            mux.shutdown(key).expect("the wormhole lives");
-            flow.shut_down = true;
+        let written = self.book.borrow().direction(flow.id, self.number).bytes;
+        assert!(mux.bytes_acknowledged(key) <= written, "more was acknowledged than written");
+        if flow.to_write == 0 {
+            let ended = mux.shutdown(key);
+            flow.writing = false;
+            if self.check_write(flow, ended).is_some() {
+                self.end(flow, End::Fin);
+            }
             return;
         }
-        let length = rng.random_range(1..=1500).min(flow.to_write - flow.written);
-        let data: Bytes = (0..length).map(|n| byte(flow.id, self.number, flow.written + n)).collect();
-        let taken = match rng.random_range(0..3) {
-            0 => mux.send(key, &data).map_ok(|()| data.len()),
-            1 => mux.write_bytes(key, &mut data.clone()),
-            _ => mux.write(key, &data),
-        };
-        if let Poll::Ready(taken) = taken {
-            flow.written += taken.expect("the wormhole lives") as u64;
+        let length = rng.random_range(0..=self.load.piece).min(flow.to_write);
+        let mut data = Book::content(flow.id, self.number, written, length);
+        match rng.random_range(0..3) {
+            0 => {
+                let Poll::Ready(sent) = mux.send(key, &data) else { return };
+                if self.check_write(flow, sent).is_some() {
+                    flow.to_write -= length;
+                    self.book.borrow_mut().sent(flow.id, self.number, length);
+                }
+            }
+            n => {
+                let taken = if n == 1 { mux.write_bytes(key, &mut data) } else { mux.write(key, &data) };
+                let Poll::Ready(taken) = taken else { return };
+                if let Some(taken) = self.check_write(flow, taken) {
+                    flow.to_write -= taken as u64;
+                    self.book.borrow_mut().wrote(flow.id, self.number, taken as u64);
+                }
+            }
         }
     }
 
+    /// A write may fail for one reason: the other one does not read any more.
+    fn check_write<T>(&mut self, flow: &mut Flow, result: Result<T, WriteError>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(WriteError::Stopped { code }) => {
+                let stop = self.book.borrow().direction(flow.id, self.number).stop;
+                assert_eq!(Some(code), stop, "nobody stopped subchannel {} with that", flow.id);
+                flow.writing = false;
+                None
+            }
+            Err(error) => panic!("subchannel {}: {error}", flow.id),
+        }
+    }
+
+    fn end(&mut self, flow: &Flow, end: End) {
+        self.book.borrow_mut().end(flow.id, self.number, end);
+    }
+
     fn read(&mut self, key: StreamKey, flow: &mut Flow, mux: &mut Mux, rng: &mut StdRng) {
-        if flow.ended {
+        self.read_datagrams(key, flow, mux);
+        if !flow.reading {
             return;
         }
-        let read = if rng.random_bool(0.5) {
+        if flow.stalled > 0 {
+            flow.stalled -= 1;
+            return;
+        }
+        let whole = match flow.cursor.mode() {
+            Mode::Bytes => false,
+            Mode::Messages => true,
+            Mode::Mixed => rng.random(),
+        };
+        let read = if whole {
             mux.recv(key)
+        } else if rng.random_bool(0.3) {
+            mux.read_chunk(key)
         } else {
             let mut buffer = vec![0; rng.random_range(1..4000)];
             mux.read(key, &mut buffer).map_ok(|n| {
@@ -162,22 +287,90 @@ impl App {
             })
         };
         let Poll::Ready(read) = read else { return };
-        match read.expect("the wormhole lives") {
-            Some(bytes) => {
-                for (n, got) in bytes.iter().enumerate() {
-                    let offset = flow.read + n as u64;
-                    let expected = byte(flow.id, 1 - self.number, offset);
-                    assert_eq!(*got, expected, "byte {offset} of subchannel {} is wrong", flow.id.0);
-                }
-                flow.read += bytes.len() as u64;
+        let book = self.book.borrow();
+        let direction = book.direction(flow.id, 1 - self.number);
+        match read {
+            Ok(Some(bytes)) => {
                 self.received += bytes.len() as u64;
+                flow.cursor.take(&bytes, whole, flow.id, 1 - self.number, &direction);
             }
-            None => flow.ended = true,
+            Ok(None) => {
+                assert_eq!(direction.end, Some(End::Fin), "subchannel {} ended by itself", flow.id);
+                flow.cursor.check_end(&direction, flow.id);
+                flow.reading = false;
+            }
+            Err(ReadError::Reset { code }) => {
+                assert_eq!(direction.end, Some(End::Reset(code)), "subchannel {}", flow.id);
+                flow.reading = false;
+            }
+            Err(error) => panic!("subchannel {}: {error}", flow.id),
         }
     }
 
-    /// What the other side must have received when all is done.
+    fn read_datagrams(&mut self, key: StreamKey, flow: &mut Flow, mux: &mut Mux) {
+        while self.load.wild
+            && flow.reading
+            && let Poll::Ready(Ok(Some(data))) = mux.recv_datagram(key)
+        {
+            let number = u64::from_be_bytes(data[..8].try_into().expect("a datagram of ours"));
+            let sent = self.book.borrow().direction(flow.id, 1 - self.number).datagrams;
+            assert!(number < sent, "a datagram that was never sent");
+            assert!(flow.seen.insert(number), "a datagram came twice");
+            let expected = Book::content(flow.id, 1 - self.number, number, data.len() as u64 - 8);
+            assert_eq!(data[8..], expected, "a datagram was changed");
+        }
+    }
+
+    /// Stalls, gives up, sends datagrams.
+    fn be_wild(&mut self, key: StreamKey, flow: &mut Flow, mux: &mut Mux, rng: &mut StdRng) {
+        match rng.random_range(0..20) {
+            0..=3 => flow.stalled = rng.random_range(0..STALL),
+            4..=6 => mux.set_priority(key, rng.random_range(0..9)),
+            7 if flow.writing => {
+                let code: u32 = rng.random();
+                mux.reset(key, code);
+                flow.writing = false;
+                self.end(flow, End::Reset(code.into()));
+            }
+            8 if flow.reading => {
+                let code: u32 = rng.random();
+                self.stop(flow, code.into());
+                mux.stop(key, code);
+                assert!(matches!(mux.read(key, &mut [0]), Poll::Ready(Err(_) | Ok(0))));
+            }
+            9 => {
+                // Dropped as it is: what was written and the end still go.
+                if flow.reading {
+                    self.stop(flow, Code::CANCELLED);
+                }
+                if std::mem::take(&mut flow.writing) {
+                    self.end(flow, End::Fin);
+                }
+            }
+            _ if flow.writing => {
+                let mut data = flow.datagrams.to_be_bytes().to_vec();
+                let length = rng.random_range(0..1100);
+                data.extend(Book::content(flow.id, self.number, flow.datagrams, length));
+                match mux.send_datagram(key, data.into()) {
+                    Ok(()) => {
+                        flow.datagrams += 1;
+                        self.book.borrow_mut().sent_datagram(flow.id, self.number);
+                    }
+                    Err(DatagramError::NotOpen) => {}
+                    Err(error) => panic!("subchannel {}: {error}", flow.id),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn stop(&mut self, flow: &mut Flow, code: Code) {
+        flow.reading = false;
+        self.book.borrow_mut().stop(flow.id, 1 - self.number, code);
+    }
+
+    /// What the other side must have received when all is done and nobody gave up.
     pub(crate) fn sent(&self) -> u64 {
-        self.lengths.iter().sum()
+        self.lengths.iter().take(2 * self.load.opens).sum()
     }
 }

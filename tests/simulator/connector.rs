@@ -1,5 +1,5 @@
 //! The search for links, as the product's `Connector` makes it: the real race and the real handshakes on virtual
-//! connections. The first candidate that is confirmed wins.
+//! connections. In `ged` the first candidate that is confirmed wins; in `dilated-1` the side decides.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -8,17 +8,21 @@ use std::{
 
 use bytes::BytesMut;
 use dilated_transit::{
-    DilationKey, Ephemeral, HandshakeLimits, Hint, KCM, LinkHandshake, Opener, RelayHint, RelayRequest, Role,
-    Sealer, Stage, TcpHint,
+    Better, DilationKey, Ephemeral, HandshakeLimits, Hint, KCM, LinkDialect, LinkHandshake, Offer, Opener,
+    Path, RelayHint, RelayRequest, Role, Sealer, Stage, TcpHint,
     race::{Dial, DialId, Race, RaceConfig, Retry, Route},
 };
 
 use crate::network::{Network, Notice, Place, to_ip};
 
-/// As in `ConnectorLimits::default()`.
+/// How long Python waits for TCP.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// As in `ConnectorLimits::default()`.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const INBOUND: usize = 32;
+const BETTER_FIRST: Duration = Duration::from_secs(10);
+const BETTER_MAX: Duration = Duration::from_secs(300);
 
 /// How an implementation searches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,22 +36,38 @@ pub(crate) enum Style {
 /// What the connector tells.
 pub(crate) enum Found {
     LocalHints(Vec<Hint>),
+    /// The connection that won; in `ged`.
     Selected(Box<Candidate>),
+    /// A connection that may become a link, which is for the side to decide; in `dilated-1`.
+    Candidate(Box<Candidate>),
 }
 
-/// The connection that won.
+/// A connection over which the peer has confirmed its key.
 pub(crate) struct Candidate {
     pub(crate) place: Place,
     pub(crate) pipe: (Sealer, Opener),
     /// To be sent: what is left of the handshake, and a Leader's choice.
     pub(crate) output: BytesMut,
+    pub(crate) path: Path,
+    pub(crate) generation: u64,
+    pub(crate) peer_linked: bool,
+    /// The dial that it came from.
+    attempt: Option<(u64, DialId)>,
+}
+
+impl Candidate {
+    /// The Leader chooses it.
+    fn choose(&mut self) {
+        self.pipe.0.seal(&[KCM], &mut self.output).expect("short");
+    }
 }
 
 /// A connection that may become one.
 struct Attempt {
-    /// None if the peer dialled.
-    dial: Option<DialId>,
+    /// Which search dialled; none if the peer did.
+    dial: Option<(u64, DialId)>,
     relayed: bool,
+    path: Path,
     handshake: LinkHandshake,
     output: BytesMut,
     /// TCP is connected.
@@ -60,8 +80,19 @@ pub(crate) struct Connector {
     style: Style,
     role: Role,
     key: DilationKey,
-    relay: Option<(RelayHint, RelayRequest)>,
+    dialect: LinkDialect,
+    relay: Option<RelayHint>,
+    /// Ours, as relays are told it.
+    side: String,
     port: u16,
+    generation: u64,
+    /// What our handshakes say.
+    offer: Offer,
+    better: Option<Better>,
+    /// There was a link before.
+    met: bool,
+    /// Searches, and beginnings anew.
+    searches: u64,
     /// Our address in the hints that were made last.
     remembered: Vec<Hint>,
     race: Option<Race>,
@@ -74,9 +105,9 @@ impl Connector {
     pub(crate) fn new(
         host: usize,
         style: Style,
-        role: Role,
+        (role, dialect): (Role, LinkDialect),
         key: DilationKey,
-        relay: Option<(RelayHint, RelayRequest)>,
+        (side, relay): (String, Option<RelayHint>),
         network: &mut Network,
     ) -> Connector {
         let port = 40_000;
@@ -88,8 +119,15 @@ impl Connector {
             style,
             role,
             key,
+            dialect,
             relay,
+            side,
             port,
+            generation: 0,
+            offer: Offer::default(),
+            better: None,
+            met: false,
+            searches: 0,
             remembered: Vec::new(),
             race: None,
             attempts: BTreeMap::new(),
@@ -98,10 +136,14 @@ impl Connector {
     }
 
     /// Begins a search, or begins anew with one that runs.
-    pub(crate) fn search(&mut self, network: &mut Network) {
-        if self.race.is_some() || self.style == Style::Python {
+    pub(crate) fn search(&mut self, generation: u64, network: &mut Network) {
+        if self.is_ged() && self.race.is_some() || self.style == Style::Python {
             self.rest(network);
         }
+        self.met |= generation > 0;
+        self.better = None;
+        self.generation = generation;
+        self.set_offer(generation, false);
         if self.style == Style::Python {
             self.remembered.clear();
             self.port += 1;
@@ -110,14 +152,32 @@ impl Connector {
         self.start_over(network);
     }
 
-    /// Ends the search and closes everything that is under way.
+    /// Searches gently for something better than the link that there is; in `dilated-1`.
+    pub(crate) fn search_better(&mut self, generation: u64, better: Better, network: &mut Network) {
+        self.better = Some(better);
+        self.generation = generation;
+        self.set_offer(generation, true);
+        self.start_race(network);
+    }
+
+    /// What handshakes say of us from now on.
+    pub(crate) fn set_offer(&mut self, generation: u64, linked: bool) {
+        self.offer = Offer { generation, linked };
+    }
+
+    /// Ends the search and closes everything that is under way, but what only waits for a Leader's choice.
     pub(crate) fn rest(&mut self, network: &mut Network) {
         self.race = None;
+        if self.leader_chooses() {
+            self.end_unfinished(|_| true, network);
+            self.found.retain(|found| matches!(found, Found::Candidate(_)));
+            return;
+        }
         for (place, _) in std::mem::take(&mut self.attempts) {
             network.finish(place);
         }
         for found in self.found.drain(..) {
-            if let Found::Selected(candidate) = found {
+            if let Found::Selected(candidate) | Found::Candidate(candidate) = found {
                 network.finish(candidate.place);
             }
         }
@@ -136,14 +196,14 @@ impl Connector {
     pub(crate) fn add_peer_hints(&mut self, hints: Vec<Hint>, first: bool, network: &mut Network) {
         if self.style == Style::Python && self.race.is_some() {
             // It knows no endpoint again: every message is dialled.
-            self.dial_anew(network);
+            self.start_race(network);
         }
         let now = network.now;
         if first {
             self.remembered.clear();
         }
         if let Some(race) = &mut self.race {
-            race.handle_hints(&hints, now);
+            race.handle_hints(&Better::admitted(self.better.as_ref(), &hints), now);
         }
         let limits = RaceConfig::default();
         let room = limits.max_direct + limits.max_relays;
@@ -191,7 +251,8 @@ impl Connector {
                 let Some(attempt) = self.attempts.get_mut(&place) else { return false };
                 attempt.connected = true;
                 attempt.deadline = Some(network.now + HANDSHAKE_TIMEOUT);
-                if let (Some(dial), Some(race)) = (attempt.dial, &mut self.race) {
+                let dial = attempt.dial;
+                if let Some((race, dial)) = self.race_of(dial) {
                     race.handle_connected(dial);
                 }
                 self.shake(place, network);
@@ -213,49 +274,110 @@ impl Connector {
     }
 
     fn start_over(&mut self, network: &mut Network) {
-        self.dial_anew(network);
+        self.start_race(network);
         self.tell_hints(network);
     }
 
-    fn dial_anew(&mut self, network: &mut Network) {
+    fn is_ged(&self) -> bool {
+        self.dialect == LinkDialect::Ged
+    }
+
+    /// Whether a connection may wait for a choice that is not ours.
+    fn leader_chooses(&self) -> bool {
+        !self.is_ged() && self.role == Role::Follower
+    }
+
+    fn start_race(&mut self, network: &mut Network) {
         // Only dials: who dialled us may still get through.
-        let dials: Vec<Place> =
-            self.attempts.iter().filter(|(_, a)| a.dial.is_some()).map(|(p, _)| *p).collect();
-        for place in dials {
+        if self.leader_chooses() {
+            self.end_unfinished(|attempt| attempt.dial.is_some(), network);
+        } else {
+            self.close(|attempt| attempt.dial.is_some(), network);
+        }
+        self.searches += 1;
+        let mut config = RaceConfig::default();
+        if self.style == Style::Ours {
+            if self.met {
+                config.relay_delay = config.relay_delay_again;
+            }
+            if self.better.is_some() {
+                (config.retry_first, config.retry_max) = (BETTER_FIRST, BETTER_MAX);
+            }
+            config.relays_ahead = u8::from(!self.is_ged() && !self.offer.linked);
+        }
+        let better = self.better.as_ref();
+        let admits = |relay: &&RelayHint| better.is_none_or(|better| better.admits_relay(relay));
+        let relays: Vec<RelayHint> = self.relay.iter().filter(admits).cloned().collect();
+        let mut race = Race::new(config, &relays, network.now);
+        race.handle_hints(&Better::admitted(better, &self.remembered), network.now);
+        self.race = Some(race);
+    }
+
+    fn close(&mut self, which: impl Fn(&Attempt) -> bool, network: &mut Network) {
+        let places: Vec<Place> =
+            self.attempts.iter().filter(|(_, attempt)| which(attempt)).map(|(place, _)| *place).collect();
+        for place in places {
             self.attempts.remove(&place);
             network.finish(place);
         }
-        let own_relay: Vec<RelayHint> = self.relay.iter().map(|(hint, _)| hint.clone()).collect();
-        let mut race = Race::new(RaceConfig::default(), &own_relay, network.now);
-        race.handle_hints(&self.remembered, network.now);
-        self.race = Some(race);
+    }
+
+    /// Closes those that do not wait for the Leader's choice, and of the others the oldest above the limit.
+    fn end_unfinished(&mut self, which: impl Fn(&Attempt) -> bool, network: &mut Network) {
+        self.close(|attempt| which(attempt) && !attempt.handshake.awaits_choice(), network);
+        let mut rest = self.attempts.values().filter(|attempt| which(attempt)).count();
+        while rest > INBOUND
+            && let Some(place) = self.attempts.iter().find(|(_, a)| which(a)).map(|(place, _)| *place)
+        {
+            self.attempts.remove(&place);
+            network.finish(place);
+            rest -= 1;
+        }
+    }
+
+    /// The race that an attempt belongs to, if it still runs.
+    fn race_of(&mut self, attempt: Option<(u64, DialId)>) -> Option<(&mut Race, DialId)> {
+        let (search, dial) = attempt?;
+        self.race.as_mut().filter(|_| search == self.searches).map(|race| (race, dial))
     }
 
     fn tell_hints(&mut self, network: &Network) {
         let address = to_ip(network.hosts[self.host].address);
         let mut hints = vec![Hint::Direct(TcpHint::from_addr(address.into(), self.port))];
-        hints.extend(self.relay.iter().map(|(hint, _)| Hint::Relay(hint.clone())));
+        hints.extend(self.relay.iter().cloned().map(Hint::Relay));
         self.found.push_back(Found::LocalHints(hints));
     }
 
     fn dial(&mut self, dial: &Dial, network: &mut Network) {
         let relay = match dial.route {
             Route::Direct => None,
-            Route::Relay => self.relay.as_ref().map(|(_, request)| request),
+            Route::Relay => Some(self.relay_request(u64::from(dial.ahead))),
         };
-        let handshake = self.handshake(relay, network);
+        let handshake = self.handshake(relay.as_ref(), network);
         let place = network.dial(self.host, dial.endpoint.hostname(), dial.endpoint.port());
+        let patience = if self.style == Style::Python { DIAL_TIMEOUT } else { dial.patience };
         self.attempts.insert(
             place,
             Attempt {
-                dial: Some(dial.id),
+                dial: Some((self.searches, dial.id)),
                 relayed: relay.is_some(),
+                path: dial.path(),
                 handshake,
                 output: BytesMut::new(),
                 connected: false,
-                deadline: Some(network.now + DIAL_TIMEOUT),
+                deadline: Some(network.now + patience),
             },
         );
+    }
+
+    fn relay_request(&self, ahead: u64) -> RelayRequest {
+        let request = match self.dialect {
+            LinkDialect::Ged => RelayRequest::new(&self.key, &self.side),
+            LinkDialect::Dilated1 { .. } => {
+                RelayRequest::of_generation(&self.key, &self.side, self.generation + ahead)
+            }
+        };
+        request.expect("a good side")
     }
 
     fn accept(&mut self, place: Place, network: &mut Network) {
@@ -270,6 +392,7 @@ impl Connector {
         let attempt = Attempt {
             dial: None,
             relayed: false,
+            path: Path::inbound((network.remote_address(place), 1).into()),
             handshake,
             output: BytesMut::new(),
             connected: true,
@@ -281,14 +404,20 @@ impl Connector {
 
     fn handshake(&self, relay: Option<&RelayRequest>, network: &mut Network) -> LinkHandshake {
         let ephemeral = Ephemeral::generate(&mut network.rng);
-        LinkHandshake::new(self.role, self.key.clone(), ephemeral, relay, HandshakeLimits::default())
+        let (role, key, limits) = (self.role, self.key.clone(), HandshakeLimits::default());
+        match self.dialect {
+            LinkDialect::Ged => LinkHandshake::new(role, key, ephemeral, relay, limits),
+            LinkDialect::Dilated1 { aes } => {
+                LinkHandshake::dilated1(role, key, ephemeral, relay, limits, aes, self.offer)
+            }
+        }
     }
 
     /// The handshake goes on.
     fn shake(&mut self, place: Place, network: &mut Network) {
         let Some(attempt) = self.attempts.get_mut(&place) else { return };
-        match attempt.shake(place, network) {
-            Ok(true) => self.select(place, network),
+        match attempt.shake(place, self.offer, network) {
+            Ok(true) => self.confirmed(place, network),
             Ok(false) => {}
             Err(retry) => {
                 network.abort(place);
@@ -299,32 +428,59 @@ impl Connector {
 
     fn failed(&mut self, place: Place, retry: Retry, now: Instant) {
         let Some(attempt) = self.attempts.remove(&place) else { return };
-        if let (Some(dial), Some(race)) = (attempt.dial, &mut self.race) {
-            race.handle_failed(dial, if self.style == Style::Python { Retry::Never } else { retry }, now);
+        let retry = if self.style == Style::Python { Retry::Never } else { retry };
+        if let Some((race, dial)) = self.race_of(attempt.dial) {
+            race.handle_failed(dial, retry, now);
         }
     }
 
-    fn select(&mut self, place: Place, network: &mut Network) {
+    fn confirmed(&mut self, place: Place, network: &mut Network) {
         let attempt = self.attempts.remove(&place).expect("it was just confirmed");
-        self.rest(network);
-        let mut output = attempt.output;
-        let mut pipe = attempt.handshake.into_pipe().expect("confirmed");
-        if self.role == Role::Leader {
-            pipe.0.seal(&[KCM], &mut output).expect("short");
+        let mut candidate = Box::new(Candidate {
+            place,
+            output: attempt.output,
+            path: attempt.path,
+            generation: attempt.handshake.generation().unwrap_or_default(),
+            peer_linked: attempt.handshake.peer_offer().unwrap_or_default().linked,
+            attempt: attempt.dial,
+            pipe: attempt.handshake.into_pipe().expect("confirmed"),
+        });
+        if !self.is_ged() {
+            self.found.push_back(Found::Candidate(candidate));
+            return;
         }
-        self.found.push_back(Found::Selected(Box::new(Candidate { place, pipe, output })));
+        self.rest(network);
+        self.met = true;
+        if self.role == Role::Leader {
+            candidate.choose();
+        }
+        self.found.push_back(Found::Selected(candidate));
+    }
+
+    /// The side takes a candidate.
+    pub(crate) fn select(&self, mut candidate: Candidate) -> Candidate {
+        if self.role == Role::Leader {
+            candidate.choose();
+        }
+        candidate
+    }
+
+    /// The side does not want a candidate; the search goes on.
+    pub(crate) fn refuse(&mut self, candidate: &Candidate, network: &mut Network) {
+        network.abort(candidate.place);
+        if let Some((race, dial)) = self.race_of(candidate.attempt) {
+            race.handle_failed(dial, Retry::Later, network.now);
+        }
     }
 }
 
 impl Attempt {
     fn due(&self) -> Option<Instant> {
-        let unhurried =
-            self.connected && matches!(self.handshake.stage(), Stage::Relay | Stage::Confirmation);
-        self.deadline.filter(|_| !unhurried)
+        self.deadline.filter(|_| !(self.connected && self.handshake.is_unhurried()))
     }
 
     /// Whether the peer has confirmed its key.
-    fn shake(&mut self, place: Place, network: &mut Network) -> Result<bool, Retry> {
+    fn shake(&mut self, place: Place, offer: Offer, network: &mut Network) -> Result<bool, Retry> {
         loop {
             if let Some(output) = self.handshake.poll_output() {
                 self.output.unsplit(output);
@@ -340,6 +496,7 @@ impl Attempt {
             }
             // At a relay whoever comes next is another one.
             let retry = if self.relayed { Retry::Later } else { Retry::Never };
+            self.handshake.set_offer(offer);
             self.handshake.handle_input(&bytes).map_err(|_| retry)?;
             if before == Stage::Relay && self.handshake.stage() != Stage::Relay {
                 self.deadline = Some(network.now + HANDSHAKE_TIMEOUT);

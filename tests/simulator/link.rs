@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use dilated::{
     LivenessConfig,
-    protocol::{Liveness, Verdict},
+    protocol::{Due, Verdict},
 };
 use dilated_subchannel::{
-    mux::{Mux, Progress},
+    mux::ged::Mux,
     record::{PingId, Record},
 };
 use dilated_transit::{Opener, Sealer};
@@ -42,34 +42,21 @@ pub(crate) enum Watch {
     Python(Keepalive),
 }
 
-/// The product's watch.
+/// The product's watch, and when to ask for an ACK again.
 pub(crate) struct Ours {
-    liveness: Liveness,
-    timed: Option<(u64, Instant)>,
+    watch: dilated::protocol::Watch,
     nudged: Option<Instant>,
     nudge_wait: Duration,
 }
 
 impl Ours {
     pub(crate) fn new(silent: u32, now: Instant) -> Ours {
-        let liveness = Liveness::new(LivenessConfig::default(), silent, now);
-        Ours { liveness, timed: None, nudged: None, nudge_wait: NUDGE }
-    }
-
-    fn handle_progress(&mut self, progress: Progress, now: Instant) {
-        match self.timed {
-            Some((record, since)) if progress.acknowledged > record => {
-                self.timed = None;
-                self.liveness.handle_ack(now.saturating_duration_since(since));
-            }
-            None if progress.is_in_flight() => self.timed = Some((progress.sent - 1, now)),
-            _ => {}
-        }
-        self.liveness.set_in_flight(progress.is_in_flight(), now);
+        let watch = dilated::protocol::Watch::new(LivenessConfig::default(), silent, now);
+        Ours { watch, nudged: None, nudge_wait: NUDGE }
     }
 
     fn nudge_due(&self) -> Option<Instant> {
-        Some(self.nudged?.max(self.liveness.last_heard()) + self.nudge_wait)
+        Some(self.nudged?.max(self.watch.last_heard()) + self.nudge_wait)
     }
 }
 
@@ -98,15 +85,15 @@ impl Link {
 
     /// Whether the peer has acknowledged anything.
     pub(crate) fn is_loaded(&self) -> bool {
-        matches!(&self.watch, Watch::Ours(ours) if ours.liveness.is_loaded())
+        matches!(&self.watch, Watch::Ours(ours) if ours.watch.is_loaded())
     }
 
     /// What its watch knows, in words.
     pub(crate) fn health(&self, now: Instant) -> String {
         match &self.watch {
             Watch::Ours(ours) => {
-                let silence = now.saturating_duration_since(ours.liveness.last_heard());
-                let (round_trip, loaded) = (ours.liveness.round_trip(), ours.liveness.is_loaded());
+                let silence = now.saturating_duration_since(ours.watch.last_heard());
+                let (round_trip, loaded) = (ours.watch.round_trip(), ours.watch.is_loaded());
                 format!("heard {silence:.1?} ago, round trip {round_trip:.1?}, loaded {loaded}")
             }
             Watch::Python(_) => "watched by Python".to_owned(),
@@ -115,17 +102,16 @@ impl Link {
 
     pub(crate) fn suspect(&mut self, now: Instant) {
         if let Watch::Ours(ours) = &mut self.watch {
-            ours.liveness.suspect(now);
+            ours.watch.suspect("a disturbance".to_owned(), now);
         }
     }
 
     /// When it has to be polled again, if nothing arrives before.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.watch {
-            Watch::Ours(ours) => Some(
-                ours.nudge_due()
-                    .map_or(ours.liveness.deadline(), |nudge| nudge.min(ours.liveness.deadline())),
-            ),
+            Watch::Ours(ours) => {
+                Some(ours.nudge_due().map_or(ours.watch.deadline(), |nudge| nudge.min(ours.watch.deadline())))
+            }
             Watch::Python(keepalive) => keepalive.deadline(),
         }
     }
@@ -142,7 +128,7 @@ impl Link {
             let wrote = self.poll_write(mux, network)?;
             let read = self.poll_read(mux, records, network)?;
             if let Watch::Ours(ours) = &mut self.watch {
-                ours.handle_progress(mux.progress(), now);
+                ours.watch.handle_progress(mux.progress(), now);
             }
             let watched = self.poll_watch(now)?;
             if !(wrote || read || watched || self.poll_nudge(mux, now)) {
@@ -178,7 +164,7 @@ impl Link {
     ) -> Result<bool, LinkEnd> {
         if mux.read_paused() {
             if let Watch::Ours(ours) = &mut self.watch {
-                ours.liveness.handle_paused(network.now);
+                ours.watch.handle_paused(network.now);
             }
             return Ok(false);
         }
@@ -192,7 +178,7 @@ impl Link {
         self.opener.buffer().extend_from_slice(&bytes);
         self.heard = true;
         if let Watch::Ours(ours) = &mut self.watch {
-            ours.liveness.handle_bytes(network.now);
+            ours.watch.handle_bytes(network.now);
         }
         Ok(true)
     }
@@ -211,15 +197,7 @@ impl Link {
             let pong = mux.handle_record(record).expect("an honest peer");
             match &mut self.watch {
                 Watch::Ours(ours) => {
-                    if data {
-                        ours.liveness.handle_data();
-                    }
-                    if ping {
-                        ours.timed = None;
-                    }
-                    if let Some(pong) = pong {
-                        ours.liveness.handle_pong(pong, network.now);
-                    }
+                    ours.watch.handle_records(pong.as_slice(), ping, data, network.now);
                 }
                 Watch::Python(keepalive) => {
                     if pong.is_some() {
@@ -234,9 +212,12 @@ impl Link {
     /// Whether a PING was sealed.
     fn poll_watch(&mut self, now: Instant) -> Result<bool, LinkEnd> {
         let verdict = match &mut self.watch {
-            Watch::Ours(ours) if ours.liveness.deadline() <= now => ours.liveness.handle_timeout(now),
+            Watch::Ours(ours) => match ours.watch.handle_timeout(now) {
+                Some(Due::Ping(id)) => Verdict::Ping(id),
+                Some(Due::Dead(_)) => Verdict::Dead,
+                _ => Verdict::Quiet,
+            },
             Watch::Python(keepalive) => keepalive.handle_timeout(now),
-            Watch::Ours(_) => Verdict::Quiet,
         };
         match verdict {
             Verdict::Quiet => {
@@ -251,12 +232,13 @@ impl Link {
                 Ok(true)
             }
             Verdict::Dead => Err(LinkEnd::Silent),
+            Verdict::Hedge => unreachable!("there is never another link"),
         }
     }
 
     fn watch_deadline(&self) -> Option<Instant> {
         match &self.watch {
-            Watch::Ours(ours) => Some(ours.liveness.deadline()),
+            Watch::Ours(ours) => Some(ours.watch.deadline()),
             Watch::Python(keepalive) => keepalive.deadline(),
         }
     }
@@ -283,7 +265,7 @@ impl Link {
         ours.nudged = Some(now);
         ours.nudge_wait = (ours.nudge_wait * 2).min(NUDGE_MAX);
         mux.nudge();
-        ours.timed = None;
+        ours.watch.handle_repeat();
         true
     }
 

@@ -3,11 +3,13 @@
 //! boundary of a fixed conversation, and anywhere in random ones; schedules of random disturbances move, silence, reset
 //! and put to sleep whatever there is.
 //!
-//! The number of random runs is `DILATED_SIM_RUNS` (default 300). A failure prints its seed and its last events;
-//! `DILATED_SIM_SEED=n` runs that one alone, with `DILATED_SIM_TRACE=n` the last n
+//! The number of random runs of each dialect is `DILATED_SIM_RUNS` (default 1000). A failure prints its seed and its last
+//! events; `DILATED_SIM_SEED=n` runs that one alone, or so many from there on if their number is said, too. With `DILATED_SIM_TRACE=n` the last n
 //! events are printed in any case.
 
 mod app;
+mod audit;
+mod book;
 mod connector;
 mod link;
 mod network;
@@ -18,6 +20,7 @@ mod relay;
 mod schedule;
 mod side;
 mod trace;
+mod wires;
 mod world;
 
 use std::{
@@ -55,35 +58,47 @@ fn run(seed: u64, plan: Plan) -> Summary {
     }
 }
 
-fn seeds() -> std::ops::Range<u64> {
+/// The seeds of one kind of runs, which has so many tenths of those of its dialect.
+fn seeds(tenths: u64) -> std::ops::Range<u64> {
+    let runs = number("DILATED_SIM_RUNS");
     match number("DILATED_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("DILATED_SIM_RUNS").unwrap_or(300),
+        Some(first) => first..first + runs.unwrap_or(1),
+        None => 0..(runs.unwrap_or(1000) * tenths).div_ceil(10),
     }
 }
 
-#[test]
-fn random_cuts_lose_double_and_reorder_nothing() {
+/// Cuts anywhere, and what they came to.
+fn cut(cast: Cast, tenths: u64) {
     let (mut runs, mut cuts, mut bytes) = (0, 0, 0);
-    for seed in seeds() {
-        let summary = run(seed, Plan::Cuts);
+    for seed in seeds(tenths) {
+        let summary = run(seed, Plan::Cuts(cast));
         runs += 1;
         cuts += summary.cuts;
         bytes += summary.bytes;
     }
     report(&format!(
-        "{runs} runs, {cuts} links cut, {bytes} bytes delivered, nothing lost, doubled or reordered"
+        "{cast:?}: {runs} runs, {cuts} links cut, {bytes} bytes delivered, nothing lost, doubled or reordered"
     ));
 }
 
 #[test]
+fn random_cuts_lose_double_and_reorder_nothing() {
+    cut(Cast::Ours, 2);
+}
+
+#[test]
+fn random_cuts_lose_double_and_reorder_nothing_in_dilated1() {
+    cut(Cast::Dilated1, 2);
+}
+
+#[test]
 fn a_cut_at_every_record_boundary_loses_nothing() {
-    for seed in [1, 2] {
-        let undisturbed = run(seed, Plan::CutAfterRecord(u64::MAX));
+    for (cast, seed) in [Cast::Ours, Cast::Dilated1].into_iter().flat_map(|cast| [(cast, 1), (cast, 2)]) {
+        let undisturbed = run(seed, Plan::CutAfterRecord(cast, u64::MAX));
         assert_eq!(undisturbed.cuts, 0);
         assert!(undisturbed.records > 50, "{undisturbed:?}");
         for record in 0..undisturbed.records {
-            let summary = run(seed, Plan::CutAfterRecord(record));
+            let summary = run(seed, Plan::CutAfterRecord(cast, record));
             assert!(summary.cuts >= 1, "seed {seed} has no record {record}: {summary:?}");
             assert_eq!(summary.bytes, undisturbed.bytes);
         }
@@ -92,38 +107,37 @@ fn a_cut_at_every_record_boundary_loses_nothing() {
 
 #[test]
 fn a_run_is_the_same_every_time() {
-    for plan in [Plan::Cuts, Plan::Disturbances(Cast::Ours), Plan::Disturbances(Cast::PythonLeads)] {
+    for plan in [
+        Plan::Cuts(Cast::Ours),
+        Plan::Cuts(Cast::Dilated1),
+        Plan::Disturbances(Cast::Ours),
+        Plan::Disturbances(Cast::Dilated1),
+        Plan::Disturbances(Cast::PythonLeads),
+    ] {
         assert_eq!(run(77, plan), run(77, plan));
     }
 }
 
 /// Random schedules, and what they came to.
-fn disturb(cast: Cast) {
+fn disturb(plan: Plan, tenths: u64) {
     let mut converged: Vec<(Duration, u64)> = Vec::new();
     let mut all = Summary::default();
-    for seed in seeds() {
-        let summary = run(seed, Plan::Disturbances(cast));
+    for seed in seeds(tenths) {
+        let summary = run(seed, plan);
         converged.push((summary.converged, seed));
-        all.links += summary.links;
-        all.bytes += summary.bytes;
-        all.events += summary.events;
-        all.outages += summary.outages;
-        all.without_link += summary.without_link;
-        all.early += summary.early;
-        all.refused += summary.refused;
-        all.replaced += summary.replaced;
-        all.busiest = all.busiest.max(summary.busiest);
-        all.calm_links = all.calm_links.max(summary.calm_links);
+        all.add(&summary);
     }
     converged.sort();
     let at = |percent: usize| converged[(converged.len() - 1) * percent / 100].0.as_secs_f32();
     let Summary { links, early, refused, replaced, bytes, events, busiest, calm_links, outages, .. } = all;
+    let Summary { activations, generation, at_rest, .. } = all;
     let outage = (all.without_link / outages.max(1)).as_secs_f32();
     report(&format!(
-        "{cast:?}: {} schedules, {links} links ({early} early, {refused} refused, {replaced} replaced), {bytes} bytes, \
-         {outages} outages of {outage:.2} s in the mean, disturbances included; connected {:.1} s (median), {:.1} s (99 %), \
-         {:.1} s (most, seed {}) after the last disturbance, with at most {calm_links} links from then on; {events} events, at most \
-         {busiest} in a second",
+        "{plan:?}: {} schedules, {links} links ({early} early, {refused} refused, {replaced} replaced; {activations} \
+         activations in {generation} later generations), {bytes} bytes, {outages} outages of {outage:.2} s in the mean, \
+         disturbances included; connected {:.1} s (median), {:.1} s (99 %), {:.1} s (most, seed {}) after the last \
+         disturbance, with at most {calm_links} links from then on; {events} events, at most {busiest} in a second, \
+         and {at_rest} in half a minute at rest",
         converged.len(),
         at(50),
         at(99),
@@ -134,15 +148,35 @@ fn disturb(cast: Cast) {
 
 #[test]
 fn two_of_ours_survive_all_disturbances() {
-    disturb(Cast::Ours);
+    disturb(Plan::Disturbances(Cast::Ours), 4);
+}
+
+#[test]
+fn two_of_ours_survive_all_disturbances_in_dilated1() {
+    disturb(Plan::Disturbances(Cast::Dilated1), 4);
+}
+
+#[test]
+fn two_of_ours_survive_without_the_mailbox() {
+    disturb(Plan::WithoutMailbox, 2);
+}
+
+#[test]
+fn a_direct_link_takes_the_place_of_the_relay_in_the_same_generation() {
+    disturb(Plan::Upgrade, 1);
+}
+
+#[test]
+fn a_link_that_stands_by_takes_over_in_the_same_generation() {
+    disturb(Plan::Failover, 1);
 }
 
 #[test]
 fn we_lead_python_through_all_disturbances() {
-    disturb(Cast::PythonFollows);
+    disturb(Plan::Disturbances(Cast::PythonFollows), 2);
 }
 
 #[test]
 fn we_follow_python_through_all_disturbances() {
-    disturb(Cast::PythonLeads);
+    disturb(Plan::Disturbances(Cast::PythonLeads), 2);
 }

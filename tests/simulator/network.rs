@@ -236,6 +236,13 @@ impl Network {
         self.connections.get(&place.connection).map_or(0, |connection| connection.ends[place.end].address)
     }
 
+    /// The other end's address of the connection.
+    pub(crate) fn remote_address(&self, place: Place) -> Ipv4Addr {
+        self.connections
+            .get(&place.connection)
+            .map_or(Ipv4Addr::UNSPECIFIED, |connection| to_ip(connection.ends[1 - place.end].address))
+    }
+
     /// Whether something wrong has happened to the connection that its owner has not noticed.
     pub(crate) fn is_open(&self, place: Place) -> bool {
         self.connections.get(&place.connection).is_some_and(|c| c.ends[place.end].state == State::Open)
@@ -302,6 +309,11 @@ impl Network {
         let Some(connection) = self.connections.get_mut(&place.connection) else { return };
         let [own, other] = connection.ends.get_disjoint_mut([place.end, 1 - place.end]).expect("two ends");
         let before = std::mem::replace(&mut own.state, State::Gone);
+        if before == State::Opening && place.end == 0 && other.wire.held_since.is_some() {
+            // The kernel repeats no SYN for a socket that is closed.
+            other.wire.segments.clear();
+            other.wire.held_since = None;
+        }
         let unread = !own.received.is_empty();
         own.received.clear();
         if before == State::Open {

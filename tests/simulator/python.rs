@@ -10,8 +10,8 @@ use std::{
 };
 
 use dilated::{
-    Generation,
-    protocol::{Action, DilationMessage, DilationSide, Selection, Verdict},
+    Dialect, Generation,
+    protocol::{Action, Agreement, DilationMessage, DilationSide, Selection, Verdict},
 };
 use dilated_subchannel::record::PingId;
 use dilated_transit::{HintLimits, Role};
@@ -66,7 +66,12 @@ impl PythonManager {
 
     pub(crate) fn start(&mut self) {
         self.state = State::Wanting;
-        self.send(&DilationMessage::Please { side: self.side.as_str().to_owned(), hears_closing: false });
+        self.send(&DilationMessage::Please {
+            side: self.side.as_str().to_owned(),
+            use_version: Some(Dialect::Ged),
+            parameters: None,
+            hears_closing: false,
+        });
         for message in std::mem::take(&mut self.early) {
             self.handle_message(&message);
         }
@@ -80,10 +85,10 @@ impl PythonManager {
         match (message, self.state, self.role) {
             (DilationMessage::Please { side, .. }, State::Wanting, _) => {
                 self.role = self.side.role_against(&side).expect("two sides");
-                self.actions.push_back(Action::RoleChosen(self.role));
+                self.actions.push_back(Action::Agreed(self.role, Agreement::Ged));
                 self.connect();
             }
-            (DilationMessage::Hints(hints), State::Connecting, _) => {
+            (DilationMessage::Hints { hints, .. }, State::Connecting, _) => {
                 self.actions.push_back(Action::UseHints { hints, first: false });
             }
             (DilationMessage::Reconnecting, State::Flushing, _) => self.connect(),
@@ -95,14 +100,14 @@ impl PythonManager {
                 self.send(&DilationMessage::Reconnecting);
                 self.connect();
             }
-            (DilationMessage::Hints(_), ..) => {}
+            (DilationMessage::Hints { .. }, ..) => {}
             (message, state, role) => panic!("a Python {role:?} dies of {message:?} in {state:?}"),
         }
     }
 
     pub(crate) fn handle_local_hints(&mut self, hints: Vec<dilated_transit::Hint>) {
         if self.state == State::Connecting {
-            self.send(&DilationMessage::Hints(hints));
+            self.send(&DilationMessage::Hints { hints, generation: None });
         }
     }
 

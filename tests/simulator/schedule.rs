@@ -35,6 +35,8 @@ pub(crate) enum Change {
     Wake(usize),
     /// The application gives the link up.
     Abandon(usize),
+    /// The side makes any of its links the active one, in `dilated-1`.
+    Switch(usize),
 }
 
 /// Changes with their times since the start, in order.
@@ -58,6 +60,60 @@ pub(crate) fn cuts(rng: &mut StdRng) -> Schedule {
     let cuts = rng.random_range(0..8);
     let mut schedule: Schedule =
         (0..cuts).map(|_| (millis(rng, 0, 15_000), Change::Reset { clean: rng.random() })).collect();
+    schedule.sort_by_key(|(at, _)| *at);
+    schedule
+}
+
+/// Whatever can be survived without the mailbox: one side stays where it is, or the relay answers.
+pub(crate) fn without_mailbox(rng: &mut StdRng) -> Schedule {
+    let host = rng.random_range(0..2);
+    let kept = |change: &Change| match change {
+        Change::Mailbox(_) | Change::Away(..) => false,
+        Change::Address(moved, _) => *moved == host,
+        _ => true,
+    };
+    let mut schedule = random(rng);
+    schedule.retain(|(_, change)| kept(change));
+    // There has to be a link before.
+    schedule.iter_mut().for_each(|(at, _)| *at += Duration::from_secs(60));
+    schedule
+}
+
+/// The two sides do not reach each other at first, but for the relay.
+pub(crate) fn upgrade(rng: &mut StdRng) -> Schedule {
+    let shun = |at, on| [0, 1].map(|host| (at, Change::Shun(host, on)));
+    let mut schedule = Schedule::from(shun(Duration::ZERO, true));
+    schedule.extend(shun(millis(rng, 8000, 60_000), false));
+    schedule
+}
+
+/// The link in use breaks, now and then, when another one has had the time to come.
+pub(crate) fn failover(rng: &mut StdRng) -> Schedule {
+    let mut schedule = Schedule::new();
+    let mut at = Duration::from_secs(60);
+    for _ in 0..rng.random_range(1..5) {
+        match rng.random_range(0..5) {
+            0 => schedule.push((at, Change::Reset { clean: rng.random() })),
+            1 => {
+                let end = at + millis(rng, 100, 8000);
+                for host in [0, 1] {
+                    schedule.extend([(at, Change::Shun(host, true)), (end, Change::Shun(host, false))]);
+                }
+            }
+            2 => {
+                let (host, end) = (rng.random_range(0..2), at + millis(rng, 100, 8000));
+                schedule.extend([(at, Change::Shun(host, true)), (end, Change::Shun(host, false))]);
+            }
+            3 => schedule.push((at, Change::Abandon(rng.random_range(0..2)))),
+            _ => {
+                // Both at about the same time, now and then each another one.
+                for _ in 0..rng.random_range(1..6) {
+                    schedule.push((at + millis(rng, 0, 200), Change::Switch(rng.random_range(0..2))));
+                }
+            }
+        }
+        at += millis(rng, 60_000, 120_000);
+    }
     schedule.sort_by_key(|(at, _)| *at);
     schedule
 }

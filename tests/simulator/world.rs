@@ -1,36 +1,74 @@
 //! The two sides, their network and their time: takes one event after the other, and sees that what must hold holds.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
-use dilated::{RolePreference, protocol::DilationSide};
+use dilated::{Dialect, RolePreference, protocol::DilationSide};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
+    app::Load,
+    book::Book,
     network::{Network, Notice, Place, RELAY},
     post::{self, Post},
     queue::{Event, Key},
     relay::Relay,
     schedule::{self, Change, Schedule},
-    side::{Side, Wish},
+    side::{Make, Side, Wish},
     trace::name,
+    wires::Wires,
 };
 
 /// What happens in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plan {
     /// Links are cut anywhere, several times.
-    Cuts,
+    Cuts(Cast),
     /// One cut, when both sides together have opened this many records.
-    CutAfterRecord(u64),
+    CutAfterRecord(Cast, u64),
     /// A random schedule of disturbances.
     Disturbances(Cast),
+    /// As random, but the mailbox server is gone for good as soon as there is a link, and only one side moves.
+    WithoutMailbox,
+    /// At first only the relay leads from one to the other, later they reach each other.
+    Upgrade,
+    /// A second link stands by, and the one in use falls silent or is reset, several times.
+    Failover,
+}
+
+impl Plan {
+    fn cast(self) -> Cast {
+        match self {
+            Plan::Cuts(cast) | Plan::CutAfterRecord(cast, _) | Plan::Disturbances(cast) => cast,
+            Plan::WithoutMailbox | Plan::Upgrade | Plan::Failover => Cast::Dilated1,
+        }
+    }
+
+    /// Whether it goes on for minutes, with pauses.
+    fn is_long(self) -> bool {
+        !matches!(self, Plan::Cuts(_) | Plan::CutAfterRecord(..))
+    }
+
+    /// Whether the sides have a relay.
+    fn has_relay(self, rng: &mut StdRng) -> bool {
+        match self {
+            Plan::Upgrade | Plan::Failover => true,
+            Plan::Disturbances(_) | Plan::WithoutMailbox => rng.random_bool(0.5),
+            Plan::Cuts(_) | Plan::CutAfterRecord(..) => false,
+        }
+    }
 }
 
 /// Who plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cast {
-    /// Both are ours.
+    /// Both are ours, and speak `ged`.
     Ours,
+    /// Both are ours, and speak `dilated-1`.
+    Dilated1,
     /// We lead a Python Follower.
     PythonFollows,
     /// We follow a Python Leader.
@@ -55,10 +93,34 @@ pub(crate) struct Summary {
     /// Events in the busiest second.
     pub(crate) busiest: u64,
     pub(crate) events: u64,
+    /// Events while there was nothing to do.
+    pub(crate) at_rest: u64,
     /// Links that did not wait for the mailbox.
     pub(crate) early: u64,
     pub(crate) refused: u64,
     pub(crate) replaced: u64,
+    /// In `dilated-1`: activations of links, and the last generation.
+    pub(crate) activations: u64,
+    pub(crate) generation: u64,
+}
+
+impl Summary {
+    /// Takes the figures of another run into these.
+    pub(crate) fn add(&mut self, other: &Summary) {
+        self.links += other.links;
+        self.bytes += other.bytes;
+        self.events += other.events;
+        self.outages += other.outages;
+        self.without_link += other.without_link;
+        self.early += other.early;
+        self.refused += other.refused;
+        self.replaced += other.replaced;
+        self.activations += other.activations;
+        self.generation += other.generation;
+        self.at_rest = self.at_rest.max(other.at_rest);
+        self.busiest = self.busiest.max(other.busiest);
+        self.calm_links = self.calm_links.max(other.calm_links);
+    }
 }
 
 /// How long after the last disturbance the two sides may take to be connected and done.
@@ -68,6 +130,10 @@ const CONVERGENCE: Duration = Duration::from_secs(120);
 const CONVERGENCE_WITH_PYTHON: Duration = Duration::from_secs(240);
 /// How long the agreement of the two sides is watched before it counts.
 const WATCH: Duration = Duration::from_secs(60);
+/// How long they are watched when there is nothing left to do; more events in the second half of that mean that they do
+/// not come to rest.
+const REST: Duration = Duration::from_secs(60);
+const MOST_AT_REST: u64 = 250;
 /// More events in one second mean that something spins.
 const MOST_EVENTS: u64 = 3000;
 /// More links after the last disturbance mean that the two sides chase each other.
@@ -87,12 +153,16 @@ pub(crate) struct World {
     /// What waits for a side to wake.
     deferred: [Vec<Event>; 2],
     wakes: [Option<Key>; 2],
-    /// The longest pause of the applications.
+    /// What the applications do, and their longest pause.
+    load: Load,
     pause: Duration,
     agreed: Option<Instant>,
     /// Since when they are not any more.
     lost: Option<Instant>,
     links_before: u64,
+    /// Since when there is nothing left to do, and events until half of [`REST`] was over.
+    done: Option<Instant>,
+    events_before: u64,
     second: (u64, u64),
     summary: Summary,
 }
@@ -103,28 +173,32 @@ impl World {
         let start = Instant::now();
         let mut rng = StdRng::seed_from_u64(seed);
         let schedule = match plan {
-            Plan::Cuts => schedule::cuts(&mut rng),
-            Plan::CutAfterRecord(_) => Schedule::new(),
+            Plan::Cuts(_) => schedule::cuts(&mut rng),
+            Plan::CutAfterRecord(..) => Schedule::new(),
             Plan::Disturbances(_) => schedule::random(&mut rng),
+            Plan::WithoutMailbox => schedule::without_mailbox(&mut rng),
+            Plan::Upgrade => schedule::upgrade(&mut rng),
+            Plan::Failover => schedule::failover(&mut rng),
         };
-        let disturbed = matches!(plan, Plan::Disturbances(_));
         let latency = Duration::from_millis([1, 5, 20, 80, 300][rng.random_range(0..5)]);
         let pause = Duration::from_millis([0, 2000, 20_000, 60_000][rng.random_range(0..4)]);
-        let has_relay = disturbed && rng.random_bool(0.5);
-        let cast = match plan {
-            Plan::Disturbances(cast) => cast,
-            _ => Cast::Ours,
-        };
+        let relay = plan.has_relay(&mut rng);
+        let cast = plan.cast();
         let leads = [RolePreference::Follower, RolePreference::Leader];
         let preferences = match cast {
-            Cast::Ours => [RolePreference::Any; 2],
+            Cast::Ours | Cast::Dilated1 => [RolePreference::Any; 2],
             Cast::PythonFollows => [leads[1], leads[0]],
             Cast::PythonLeads => leads,
         };
+        let dialect = if cast == Cast::Dilated1 { Dialect::Dilated1 } else { Dialect::Ged };
+        let standby = plan == Plan::Failover || relay && rng.random_bool(0.3);
+        let load = load(plan, &mut rng);
+        let book = Rc::new(RefCell::new(Book::default()));
         let sides = [0, 1].map(|number| {
             let side = DilationSide::random(preferences[number], &mut rng);
-            let python = number == 1 && cast != Cast::Ours;
-            Side::new(number, python, side, has_relay, &mut rng)
+            let python = number == 1 && matches!(cast, Cast::PythonFollows | Cast::PythonLeads);
+            let make = Make { number, python, dialect, relay, standby, load };
+            Side::new(make, side, book.clone(), &mut rng)
         });
         let mut network = Network::new(start, rng, latency, trace);
         let relay = Relay::start(&mut network);
@@ -142,10 +216,13 @@ impl World {
             asleep: [false; 2],
             deferred: Default::default(),
             wakes: [None; 2],
-            pause: if disturbed { pause } else { Duration::ZERO },
+            load,
+            pause: if plan.is_long() { pause } else { Duration::ZERO },
             agreed: None,
             lost: None,
             links_before: 0,
+            done: None,
+            events_before: 0,
             second: (0, 0),
             summary: Summary::default(),
         }
@@ -271,6 +348,7 @@ impl World {
             Change::Wake(host) => self.wake(host),
             Change::Abandon(host) if self.asleep[host] => {}
             Change::Abandon(host) => self.sides[host].abandon_link(network),
+            Change::Switch(host) => self.sides[host].switch_link(network),
         }
         self.network.retry();
         for change in self.post.look(&mut self.network) {
@@ -333,7 +411,7 @@ impl World {
                 name(number)
             );
         }
-        if let Plan::CutAfterRecord(record) = self.plan
+        if let Plan::CutAfterRecord(_, record) = self.plan
             && self.summary.cuts == 0
             && self.records() >= record
             && self.sides.iter().any(Side::is_connected)
@@ -346,9 +424,16 @@ impl World {
     /// Whether both sides are on one connection, and since when.
     fn judge(&mut self) {
         let [a, b] = &self.sides;
+        if self.plan.cast() == Cast::Dilated1 {
+            let apart = a.generation().abs_diff(b.generation());
+            assert!(apart <= 1, "the generations differ by {apart}");
+            let stays = matches!(self.plan, Plan::Upgrade | Plan::Failover);
+            assert!(!stays || a.generation().max(b.generation()) == 0, "the generation was left");
+        }
         let agreed = match (a.place(), b.place()) {
             (Some(one), Some(other)) if self.network.is_open(one) && self.network.is_open(other) => {
-                one.connection == other.connection || self.network.relayed(one, other)
+                let both = one.connection == other.connection || self.network.relayed(one, other);
+                both && self.sides.iter().all(Side::has_agreed)
             }
             _ => false,
         };
@@ -358,6 +443,10 @@ impl World {
             }
         } else if self.agreed.is_none() {
             self.agreed = Some(self.network.now);
+            if self.plan == Plan::WithoutMailbox && self.post.is_empty() {
+                self.network.trace.note(|| "--- the mailbox server is gone for good".to_owned());
+                self.post.set_server(false);
+            }
             if let Some(lost) = self.lost.take() {
                 self.summary.outages += 1;
                 self.summary.without_link += self.network.now - lost;
@@ -402,29 +491,53 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        self.agreed.is_some() && self.sides.iter().all(|side| side.app.is_done() && side.mux.is_drained())
+        let found = match self.plan {
+            Plan::Upgrade => self.sides.iter().all(Side::is_direct),
+            Plan::Failover => self.sides.iter().all(Side::has_standby),
+            _ => true,
+        };
+        found
+            && self.agreed.is_some()
+            && self.sides.iter().all(|side| side.app.is_done() && side.mux.is_drained())
     }
 
-    fn is_over(&self) -> bool {
-        if self.network.now < self.calm || !self.is_settled() || !self.post.is_empty() {
+    fn is_over(&mut self) -> bool {
+        let mailed = self.post.is_empty() || self.plan == Plan::WithoutMailbox;
+        if self.network.now < self.calm || !self.is_settled() || !mailed {
+            self.done = None;
             return false;
         }
-        let disturbed = matches!(self.plan, Plan::Disturbances(_));
-        let since = self.agreed.expect("settled").max(self.calm);
-        !disturbed || self.network.now >= since + WATCH
+        if !self.plan.is_long() {
+            return true;
+        }
+        let (now, agreed) = (self.network.now, self.agreed.expect("settled").max(self.calm));
+        let done = *self.done.get_or_insert(now);
+        if now < done + REST / 2 {
+            self.events_before = self.summary.events;
+        }
+        now >= agreed + WATCH && now >= done + REST
     }
 
     fn finish(mut self) -> Summary {
         let [a, b] = &self.sides;
-        assert_eq!((a.app.received, b.app.received), (b.app.sent(), a.app.sent()));
+        if !self.load.wild {
+            assert_eq!((a.app.received, b.app.received), (b.app.sent(), a.app.sent()));
+        }
         for side in &self.sides {
             let usage = side.mux.usage();
             assert_eq!((usage.outbox_bytes, usage.receive_bytes, usage.subchannels), (0, 0, 0), "{usage:?}");
+        }
+        self.summary.at_rest = self.summary.events - self.events_before;
+        if self.plan.is_long() {
+            let events = self.summary.at_rest;
+            assert!(events <= MOST_AT_REST, "{events} events although there is nothing to do");
         }
         self.summary.bytes = a.app.received + b.app.received;
         self.summary.early = a.early + b.early;
         self.summary.refused = a.refused + b.refused;
         self.summary.replaced = a.replaced + b.replaced;
+        self.summary.activations = a.wires().map_or(0, Wires::epoch);
+        self.summary.generation = a.generation();
         self.summary.records = self.records();
         self.summary.links = self.links();
         self.summary.calm_links = self.links() - self.links_before;
@@ -443,5 +556,18 @@ impl World {
     fn describe(&self) -> String {
         let [a, b] = self.sides.each_ref().map(Side::describe);
         format!("\n{a}\n{b}\naddresses {} {}", self.network.hosts[0].address, self.network.hosts[1].address)
+    }
+}
+
+/// What the applications do in a run.
+fn load(plan: Plan, rng: &mut StdRng) -> Load {
+    let tame = Load { opens: 3, longest: 6000, piece: 1500, wild: false };
+    match (plan.cast(), plan) {
+        (Cast::Dilated1, Plan::CutAfterRecord(..)) => tame,
+        (Cast::Dilated1, _) => {
+            let (longest, piece) = if rng.random_bool(0.05) { (150_000, 30_000) } else { (6000, 1500) };
+            Load { opens: rng.random_range(1..6), longest, piece, wild: true }
+        }
+        _ => tame,
     }
 }
