@@ -7,4 +7,6 @@ mod network_itself;
 mod scenario;
 mod servers;
 mod silence;
+mod standby;
+mod unaided;
 mod wires;

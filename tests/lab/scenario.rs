@@ -2,14 +2,24 @@
 
 use std::io::Write as _;
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
+use dilated::Dialect;
 use dilated_tests::{
-    lab::{Host, Implementation, Lab, LabPeer, PeerConfig},
+    lab::{Gap, Host, Implementation, Lab, LabPeer, PeerConfig, RECOVERY, clock},
     process::JsonProcess,
     python::{Python, skipped},
 };
+use tokio::time::timeout;
 
 const SEED: u64 = 5;
+
+/// A steady stream: a piece of so many bytes, every 10 ms.
+const PIECE: u64 = 4096;
+const PIECES: u64 = 100;
+
+/// Shorter times without any are a steady stream's own.
+const GAP: Duration = Duration::from_millis(15);
 
 /// Who the peers are. A is ours, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +28,10 @@ pub(crate) enum Pairing {
     ALeads,
     /// Both are ours.
     BLeads,
+    /// Both are ours, and speak `ged`.
+    GedALeads,
+    /// Both are ours, and speak `ged`.
+    GedBLeads,
     /// B is Python's.
     PythonFollows,
     /// B is Python's.
@@ -30,9 +44,16 @@ impl Pairing {
     }
 
     fn config(self, host: Host) -> PeerConfig {
-        let a_leads = matches!(self, Pairing::ALeads | Pairing::PythonFollows);
+        let a_leads = matches!(self, Pairing::ALeads | Pairing::GedALeads | Pairing::PythonFollows);
         let leads = (host == Host::A) == a_leads;
-        if host == Host::B && self.with_python() { PeerConfig::python(leads) } else { PeerConfig::new(leads) }
+        if host == Host::B && self.with_python() {
+            return PeerConfig::python(leads);
+        }
+        let mut config = PeerConfig::new(leads);
+        if matches!(self, Pairing::GedALeads | Pairing::GedBLeads) {
+            config.dialects = vec![Dialect::Ged];
+        }
+        config
     }
 }
 
@@ -41,8 +62,10 @@ impl Pairing {
 pub(crate) enum Meeting {
     Direct,
     Relay,
-    /// Directly, or at the relay when that is impossible.
+    /// Directly, or at the relay when that is impossible; first directly.
     Either,
+    /// The same, but the first link may be either.
+    Any,
 }
 
 /// What is sent.
@@ -56,6 +79,16 @@ pub(crate) struct Transfer {
     pub(crate) event_at: u64,
     /// …and before more than these were written.
     pub(crate) hold: u64,
+}
+
+/// Small pieces without end at a steady pace, to be timed with [`Scenario::longest_gap`].
+pub(crate) const STEADY: Transfer =
+    Transfer { from: Host::A, length: u64::MAX, event_at: PIECE * PIECES / 10, hold: u64::MAX };
+
+impl Transfer {
+    fn is_steady(self) -> bool {
+        self.length == STEADY.length
+    }
 }
 
 /// What a scenario is to be built from.
@@ -121,6 +154,8 @@ impl Plan {
         for (host, peer) in [(Host::A, &mut a), (Host::B, &mut b)] {
             if host == self.transfer.from {
                 peer.dilate().await;
+            } else if self.transfer.is_steady() {
+                peer.dilate_and_time(SEED, self.transfer.event_at, GAP).await;
             } else {
                 peer.dilate_and_receive(SEED, self.transfer.event_at).await;
             }
@@ -143,7 +178,11 @@ impl Plan {
             relay,
         };
         let Transfer { length, hold, .. } = self.transfer;
-        scenario.sender().send_stream(SEED, length, hold).await;
+        if self.transfer.is_steady() {
+            scenario.sender().send_steadily(SEED, PIECE, PIECES * PIECE).await;
+        } else {
+            scenario.sender().send_stream(SEED, length, hold).await;
+        }
         scenario.receiver().progress().await;
         scenario
     }
@@ -179,9 +218,15 @@ impl Scenario {
 
     /// Resets the connection of the link, and no other.
     pub(crate) fn reset_link(&mut self) {
+        let far = self.far();
+        self.lab.reset(Host::A, far);
+    }
+
+    /// The far end of the link, seen from A.
+    pub(crate) fn far(&mut self) -> SocketAddrV4 {
         let path = self.path();
-        let far = path.rsplit_once("tcp:").and_then(|(_, far)| far.parse::<SocketAddrV4>().ok());
-        self.lab.reset(Host::A, far.unwrap_or_else(|| panic!("no address in {path}")));
+        let far = path.rsplit_once("tcp:").and_then(|(_, far)| far.parse().ok());
+        far.unwrap_or_else(|| panic!("no address in {path}"))
     }
 
     /// Kills the mailbox server, and waits until both sides know.
@@ -211,6 +256,19 @@ impl Scenario {
         self.complete().await;
         let (a, b) = (self.a.link_number().await, self.b.link_number().await);
         assert_eq!((a, b), (0, 0), "the link was given up: {:#?} {:#?}", self.a.story(), self.b.story());
+    }
+
+    /// Lets a steady stream run for another second, and sees that what has come is right. Gives the longest time since
+    /// `event` in which nothing came.
+    pub(crate) async fn longest_gap(&mut self, event: Duration) -> Duration {
+        let receiver = self.receiver();
+        let flows = timeout(RECOVERY, receiver.flows_at(clock() + Duration::from_secs(1))).await;
+        flows.expect("the stream goes on");
+        receiver.verify().await;
+        let gaps = receiver.gaps();
+        let longest = gaps.iter().filter(|gap| gap.ended > event).map(Gap::length).max().unwrap_or(GAP);
+        self.report();
+        longest
     }
 
     /// Completes the transfer if it is not, and closes both sides.
@@ -274,7 +332,7 @@ pub(crate) use with_pairings;
 macro_rules! scenarios {
     ($($scenarios:tt)*) => {
         crate::scenario::with_pairings! {
-            [a_leads ALeads, b_leads BLeads, python_follows PythonFollows, python_leads PythonLeads]
+            [a_leads ALeads, b_leads BLeads, ged_a_leads GedALeads, ged_b_leads GedBLeads, python_follows PythonFollows, python_leads PythonLeads]
             $($scenarios)*
         }
     };
@@ -284,7 +342,17 @@ pub(crate) use scenarios;
 /// Tests of what only our own peers can do.
 macro_rules! scenarios_of_ours {
     ($($scenarios:tt)*) => {
-        crate::scenario::with_pairings! { [a_leads ALeads, b_leads BLeads] $($scenarios)* }
+        crate::scenario::with_pairings! {
+            [a_leads ALeads, b_leads BLeads, ged_a_leads GedALeads, ged_b_leads GedBLeads] $($scenarios)*
+        }
     };
 }
 pub(crate) use scenarios_of_ours;
+
+/// Tests of what only `dilated-1` can do.
+macro_rules! scenarios_of_dilated1 {
+    ($($scenarios:tt)*) => {
+        crate::scenario::with_pairings! { [a_leads ALeads, b_leads BLeads] $($scenarios)* }
+    };
+}
+pub(crate) use scenarios_of_dilated1;

@@ -20,10 +20,16 @@ pub(crate) enum Scenario {
     Asleep,
     DirectLost,
     WhileConnecting,
+    AloneOurAddress,
+    AloneTheirAddress,
+    AloneAllVanishes,
+    AloneRelay,
+    StandbyVanishes,
+    StandbyReset,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Scenario; 13] = [
+    pub(crate) const ALL: [Scenario; 19] = [
         Scenario::OurAddress,
         Scenario::TheirAddress,
         Scenario::BothAddresses,
@@ -37,7 +43,39 @@ impl Scenario {
         Scenario::Asleep,
         Scenario::DirectLost,
         Scenario::WhileConnecting,
+        Scenario::AloneOurAddress,
+        Scenario::AloneTheirAddress,
+        Scenario::AloneAllVanishes,
+        Scenario::AloneRelay,
+        Scenario::StandbyVanishes,
+        Scenario::StandbyReset,
     ];
+
+    /// Whether it can be asked of these.
+    pub(crate) fn suits(self, pairing: Pairing) -> bool {
+        !(self.is_alone() || self.has_standby()) || pairing == Pairing::Ours
+    }
+
+    /// Whether the link goes through the relay.
+    pub(crate) fn is_relayed(self) -> bool {
+        matches!(self, Scenario::Relay | Scenario::AloneRelay)
+    }
+
+    /// Whether the mailbox server is gone long before.
+    pub(crate) fn is_alone(self) -> bool {
+        matches!(
+            self,
+            Scenario::AloneOurAddress
+                | Scenario::AloneTheirAddress
+                | Scenario::AloneAllVanishes
+                | Scenario::AloneRelay
+        )
+    }
+
+    /// Whether a second link stands by.
+    pub(crate) fn has_standby(self) -> bool {
+        matches!(self, Scenario::StandbyVanishes | Scenario::StandbyReset)
+    }
 
     /// The short name, for the table and the filter.
     pub(crate) fn name(self) -> &'static str {
@@ -55,6 +93,12 @@ impl Scenario {
             Scenario::Asleep => "both sleep for 5 s",
             Scenario::DirectLost => "direct way lost, relay there",
             Scenario::WhileConnecting => "address changes while connecting",
+            Scenario::AloneOurAddress => "no mailbox, sender's address changes",
+            Scenario::AloneTheirAddress => "no mailbox, receiver's address changes",
+            Scenario::AloneAllVanishes => "no mailbox, all of the link vanishes",
+            Scenario::AloneRelay => "no mailbox, the relay restarts",
+            Scenario::StandbyVanishes => "direct way lost, relay stands by",
+            Scenario::StandbyReset => "the link is reset, relay stands by",
         }
     }
 }
@@ -86,6 +130,18 @@ impl Scenario {
                 "the link is reset while A and B cannot reach each other; a second later A's address changes and they \
                  can; the time counts from then"
             }
+            Scenario::AloneOurAddress => {
+                "the mailbox server was killed, and both know, before A's only address is replaced by another"
+            }
+            Scenario::AloneTheirAddress => "the same with B's",
+            Scenario::AloneAllVanishes => "the same, and the link's packets are dropped in both directions",
+            Scenario::AloneRelay => {
+                "the same, and the relay that carries the link is killed and started again at once"
+            }
+            Scenario::StandbyVanishes => {
+                "a second link, through a relay, stands by; nothing passes between A and B any more"
+            }
+            Scenario::StandbyReset => "the same second link; the TCP connection of the first one is reset",
         }
     }
 }

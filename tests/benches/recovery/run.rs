@@ -71,7 +71,7 @@ impl Network {
         for _ in 0..MEETINGS {
             let network = Self::meet(case).await;
             let relayed = network.lab.relay_hint().ends_with(&network.far.to_string());
-            if relayed == (case.scenario == Scenario::Relay) {
+            if relayed == case.scenario.is_relayed() {
                 return network;
             }
         }
@@ -84,8 +84,11 @@ impl Network {
         let (mailbox, relay) = (lab.mailbox(1).await, lab.relay().await);
         let config = |implementation, leads| {
             let mut config = PeerConfig::released(implementation, leads);
-            config.listen = case.scenario != Scenario::Relay;
-            config.relay = matches!(case.scenario, Scenario::Relay | Scenario::DirectLost);
+            let scenario = case.scenario;
+            config.listen = !scenario.is_relayed();
+            config.standby = scenario.has_standby();
+            config.relay =
+                scenario.is_relayed() || scenario.has_standby() || scenario == Scenario::DirectLost;
             config
         };
         let (a, b) = case.pairing.implementations();
@@ -98,6 +101,11 @@ impl Network {
         let (link, _) = (a.connected().await, b.connected().await);
         a.mailbox(true).await;
         b.mailbox(true).await;
+        if case.scenario.has_standby() {
+            for peer in [&mut a, &mut b] {
+                peer.standby().await;
+            }
+        }
         let far = link.path.rsplit_once("tcp:").and_then(|(_, far)| far.parse().ok());
         let far = far.unwrap_or_else(|| panic!("no address in {}", link.path));
         Network { case, lab, mailbox: Some(mailbox), relay: Some(relay), a, b, far }
@@ -105,6 +113,11 @@ impl Network {
 
     /// Lets the stream run, and the event happen.
     pub(crate) async fn measure(&mut self) -> Outcome {
+        if self.case.scenario.is_alone() {
+            kill(&mut self.mailbox).await;
+            self.a.mailbox(false).await;
+            self.b.mailbox(false).await;
+        }
         self.a.send_steadily(SEED, CHUNK, RATE).await;
         self.b.flows_at(clock() + RUN_UP).await;
         let event = self.disturb().await;
@@ -119,8 +132,12 @@ impl Network {
     /// Does what the scenario says, and gives its time.
     async fn disturb(&mut self) -> Duration {
         match self.case.scenario {
-            Scenario::OurAddress => self.now(|lab, _| lab.change_address(Host::A, 1, 2)),
-            Scenario::TheirAddress => self.now(|lab, _| lab.change_address(Host::B, 1, 2)),
+            Scenario::OurAddress | Scenario::AloneOurAddress => {
+                self.now(|lab, _| lab.change_address(Host::A, 1, 2))
+            }
+            Scenario::TheirAddress | Scenario::AloneTheirAddress => {
+                self.now(|lab, _| lab.change_address(Host::B, 1, 2))
+            }
             Scenario::BothAddresses => self.now(|lab, _| {
                 std::thread::scope(|scope| {
                     scope.spawn(|| lab.change_address(Host::A, 1, 2));
@@ -133,12 +150,12 @@ impl Network {
             Scenario::AnswersVanish => {
                 self.now(|lab, far| lab.blackhole_connection(Host::A, far, Direction::To))
             }
-            Scenario::AllVanishes => {
+            Scenario::AllVanishes | Scenario::AloneAllVanishes => {
                 self.now(|lab, far| lab.blackhole_connection(Host::A, far, Direction::Both))
             }
-            Scenario::Reset => self.now(|lab, far| lab.destroy(Host::A, far)),
-            Scenario::DirectLost => self.now(|lab, _| lab.part(Host::A, Host::B)),
-            Scenario::Relay => {
+            Scenario::Reset | Scenario::StandbyReset => self.now(|lab, far| lab.destroy(Host::A, far)),
+            Scenario::DirectLost | Scenario::StandbyVanishes => self.now(|lab, _| lab.part(Host::A, Host::B)),
+            Scenario::Relay | Scenario::AloneRelay => {
                 let event = clock();
                 kill(&mut self.relay).await;
                 self.relay = Some(self.lab.relay().await);

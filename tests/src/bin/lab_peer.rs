@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use dilated::{
-    DilateConfig, Dilated, DilationError, LinkStatus, Listener, RolePreference, Wormhole,
+    Dialect, DilateConfig, Dilated, DilationError, LinkStatus, Listener, RolePreference, Wormhole,
     server::{MailboxServer, Relay, RelayConfig, ServerConfig, StoreKind},
 };
 use dilated_mailbox::client::ConnectionStatus;
@@ -117,7 +117,12 @@ impl Peer {
         config.liveness.ping_interval = seconds(options, "ping_interval")?;
         config.timing.connect_timeout = seconds(options, "connect_timeout")?;
         config.linger = seconds(options, "linger")?;
-        let mut wormhole = Wormhole::builder(text(options, "appid")?);
+        config.standby = options["standby"] == true;
+        config.connector.better_first = seconds(options, "better_first")?;
+        config.connector.better_max = seconds(options, "better_max")?;
+        let dialects = options["dialects"].as_array().ok_or("dialects are missing")?;
+        let dialects = dialects.iter().filter_map(Value::as_str).filter_map(Dialect::from_name);
+        let mut wormhole = Wormhole::builder(text(options, "appid")?).dialects(&Vec::from_iter(dialects));
         for url in options["mailboxes"].as_array().ok_or("mailboxes are missing")? {
             wormhole = wormhole.mailbox(url.as_str().ok_or("a mailbox is no text")?);
         }
@@ -148,6 +153,7 @@ impl Peer {
                     let status = self.dilated()?.status();
                     emit(&json!({"event": "status", "generation": status.generation.get()}));
                 }
+                "abandon-link" => self.dilated()?.abandon_link(),
                 "wormhole-close" => self.close(),
                 other => return Err(format!("there is no command {other}").into()),
             }
@@ -266,7 +272,7 @@ async fn receive(
 fn tell_changes(dilated: &Dilated, start: Instant) {
     let mut changes = dilated.status_changes();
     task(async move {
-        let (mut link, mut mailbox) = (Value::Null, Value::Null);
+        let (mut link, mut mailbox, mut standby) = (Value::Null, Value::Null, None);
         while let Some(status) = changes.next().await {
             let mut now = link_event(&status.link);
             now["generation"] = json!(status.generation.get());
@@ -276,6 +282,11 @@ fn tell_changes(dilated: &Dilated, start: Instant) {
                 now["ms"] = json!(milliseconds(start)?);
                 now["at"] = json!(micros(lab::clock())?);
                 emit(&now);
+            }
+            if status.standby != standby {
+                standby = status.standby;
+                let path = standby.as_ref().map(ToString::to_string);
+                emit(&json!({"event": "standby", "there": path.is_some(), "path": path}));
             }
             let connected = json!(status.mailbox.connection == ConnectionStatus::Connected);
             if connected != mailbox {
@@ -289,8 +300,9 @@ fn tell_changes(dilated: &Dilated, start: Instant) {
 
 fn link_event(link: &LinkStatus) -> Value {
     match link {
-        LinkStatus::Connected { path, .. } => {
-            json!({"event": "link", "state": "connected", "path": path.to_string()})
+        LinkStatus::Connected { path, recovered } => {
+            let (path, recovered) = (path.to_string(), recovered.is_some());
+            json!({"event": "link", "state": "connected", "path": path, "recovered": recovered})
         }
         LinkStatus::Reconnecting { reason } => {
             json!({"event": "link", "state": "reconnecting", "reason": reason})

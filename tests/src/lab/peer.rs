@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dilated::DilateConfig;
+use dilated::{Dialect, DilateConfig};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -53,6 +53,13 @@ pub struct PeerConfig {
     pub connect_timeout: Duration,
     /// Ours only: see [`dilated::DilateConfig::linger`].
     pub linger: Duration,
+    /// Ours only: see [`dilated::WormholeBuilder::dialects`].
+    pub dialects: Vec<Dialect>,
+    /// Ours only: see [`dilated::DilateConfig::standby`].
+    pub standby: bool,
+    /// Ours only: the first and the longest wait before something better than the link is dialled again; see
+    /// [`dilated::ConnectorLimits::better_first`].
+    pub better: (Duration, Duration),
     /// At which of the mailbox host's addresses it looks for the server. Python takes the first only.
     pub mailboxes: Vec<u8>,
 }
@@ -68,6 +75,9 @@ impl PeerConfig {
             ping_interval: Duration::from_millis(500),
             connect_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(10),
+            dialects: Dialect::ALL.to_vec(),
+            standby: false,
+            better: (Duration::from_secs(1), Duration::from_secs(2)),
             mailboxes: vec![1],
         }
     }
@@ -92,6 +102,7 @@ impl PeerConfig {
             },
             connect_timeout: defaults.timing.connect_timeout,
             linger: defaults.linger,
+            better: (defaults.connector.better_first, defaults.connector.better_max),
             ..Self::new(leader)
         }
     }
@@ -115,6 +126,10 @@ impl PeerConfig {
                 "ping_interval": self.ping_interval.as_secs_f64(),
                 "connect_timeout": self.connect_timeout.as_secs_f64(),
                 "linger": self.linger.as_secs_f64(),
+                "dialects": Vec::from_iter(self.dialects.iter().map(|dialect| dialect.name())),
+                "standby": self.standby,
+                "better_first": self.better.0.as_secs_f64(),
+                "better_max": self.better.1.as_secs_f64(),
             })),
             Implementation::Python => {
                 let python = Python::named().expect("the test asked whether there is one");
@@ -230,6 +245,30 @@ impl LabPeer {
         };
         let seen = self.process.expect_within(event, fields, RECOVERY).await;
         self.links.push(seen);
+    }
+
+    /// Waits until a link stands by, and gives its path.
+    pub async fn standby(&mut self) -> String {
+        let seen = self.process.expect_within("standby", json!({"there": true}), RECOVERY).await;
+        seen["path"].as_str().expect("a path").to_owned()
+    }
+
+    /// Gives the link up, as if it were dead.
+    pub async fn abandon_link(&mut self) {
+        self.process.send(json!({"cmd": "abandon-link"})).await;
+    }
+
+    /// Checks that the application never was without a link since the first one.
+    ///
+    /// # Panics
+    ///
+    /// If it was.
+    pub async fn assert_never_lost(&mut self) {
+        // Its answer comes behind what happened before.
+        let number = self.link_number().await;
+        let seen = self.links_seen();
+        let lost = seen.iter().any(|event| event["state"] == "reconnecting" || event["recovered"] == true);
+        assert!(!lost && number == 0, "the link was lost: {seen:#?}");
     }
 
     /// Starts to send the first `size` bytes of the stream of `seed`. It stops at `hold` bytes until
