@@ -7,9 +7,15 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
+use bytes::Bytes;
+use dilated::{DilateConfig, Wormhole};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::{Outcome, measure::Stopwatch, traffic::CHUNK};
+
+/// As in `tests/python/peer.py`.
+const APPID: &str = "dilated.test/interop";
 
 /// Their rate does not depend on more bytes than these.
 pub(crate) const MOST: u64 = 256 << 20;
@@ -99,4 +105,55 @@ pub(crate) fn transfer(python: &Path, mailbox: &str, bytes: u64) -> Outcome<f64>
         return Err(format!("{received:?} bytes came of {bytes}").into());
     }
     Ok(watch.stop()?.rate(bytes))
+}
+
+/// The rates of one subchannel from ours to a Python process, and from it to ours, in MB/s, in `ged`.
+pub(crate) fn with_ours(python: &Path, mailbox: &str, bytes: u64) -> Outcome<[f64; 2]> {
+    let ours = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let mut theirs = Peer::start(python, mailbox)?;
+    theirs.say(json!({"cmd": "allocate-code"}))?;
+    let code = theirs.wait_for("code")?["code"].as_str().ok_or("no code")?.to_owned();
+    let (_wormhole, dilated) = ours.block_on(async {
+        let wormhole = Wormhole::builder(APPID).mailbox(mailbox).build()?;
+        wormhole.set_code(&code)?;
+        let mut config = DilateConfig::direct_only();
+        config.loopback = true;
+        let dilated = wormhole.dilate(config)?;
+        Outcome::Ok((wormhole, dilated))
+    })?;
+    let mut listener = dilated.listener_for("bench")?;
+    theirs.say(json!({"cmd": "dilate", "listen": [{"name": "bench", "mode": "sink"}]}))?;
+    theirs.wait_for("dilated")?;
+
+    let watch = Stopwatch::start()?;
+    ours.block_on(async {
+        let mut out = dilated.connector_for("bench")?.connect().await?;
+        let piece = Bytes::from(vec![7; CHUNK]);
+        for _ in 0..bytes / CHUNK as u64 {
+            out.write_bytes(piece.clone()).await?;
+        }
+        Outcome::Ok(out.shutdown().await?)
+    })?;
+    let received = theirs.wait_for("closed")?["bytes"].as_u64();
+    if received != Some(bytes) {
+        return Err(format!("{received:?} bytes came of {bytes}").into());
+    }
+    let there = watch.stop()?.rate(bytes);
+
+    let watch = Stopwatch::start()?;
+    theirs.say(
+        json!({"cmd": "open", "id": "1", "name": "bench", "mode": "source", "size": bytes, "chunk": CHUNK}),
+    )?;
+    let received = ours.block_on(async {
+        let mut incoming = listener.accept().await?;
+        let mut received = 0;
+        while let Some(piece) = incoming.read_chunk().await? {
+            received += piece.len() as u64;
+        }
+        Outcome::Ok(received)
+    })?;
+    if received != bytes {
+        return Err(format!("{received} bytes came of {bytes}").into());
+    }
+    Ok([there, watch.stop()?.rate(bytes)])
 }

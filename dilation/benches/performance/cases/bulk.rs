@@ -71,11 +71,24 @@ pub(super) async fn rate(plan: &Plan, world: &World, report: &mut Report) -> Out
         }
     };
     let (mailbox, bytes) = (world.mailbox.clone(), plan.bytes().min(python::MOST));
-    let rate = tokio::task::spawn_blocking(move || python::transfer(&python, &mailbox, bytes)).await??;
+    let (python, mixed) = tokio::task::spawn_blocking(move || {
+        let python_python = python::transfer(&python, &mailbox, bytes)?;
+        Outcome::Ok((python_python, python::with_ours(&python, &mailbox, bytes)?))
+    })
+    .await??;
+    let beside = |what: &str, ours: f64, least: f64| Figure {
+        what: what.to_owned(),
+        unit: Unit::MegabytesPerSecond,
+        ours,
+        baseline: Some(("Python–Python".to_owned(), python)),
+        target: Target::RatioAtLeast(least),
+    };
     if let Some(figure) = first {
-        let baseline = Some(("Python–Python".to_owned(), rate));
-        report.figure(Case::Bulk, &Figure { baseline, target: Target::RatioAtLeast(10.0), ..figure });
+        report.figure(Case::Bulk, &beside(&figure.what, figure.ours, 10.0));
     }
+    let [to, from] = mixed;
+    report.figure(Case::Bulk, &beside("one subchannel of `ged` to Python", to, 1.0));
+    report.figure(Case::Bulk, &beside("one subchannel of `ged` from Python", from, 1.0));
     Ok(())
 }
 
