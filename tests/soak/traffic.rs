@@ -1,6 +1,7 @@
 //! Checked streams in both directions, long ones and short ones that come and go.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -8,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use dilated::{Client, ReadHalf, Server, Subchannel, WriteHalf};
+use dilated::{
+    Client, ReadHalf, Server, Subchannel, SubchannelCode, UnacknowledgedError, WriteError, WriteHalf,
+};
 use dilated_tests::data::Data;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{
@@ -167,21 +170,40 @@ async fn produce(mut write: WriteHalf, stream: u8, length: u64, shared: &Shared,
         let size = (rng.random_range(1..=MAX_WRITE) >> rng.random_range(0..12)).max(1);
         let size = usize::try_from(u64::from(size).min(length - offset)).expect("below MAX_WRITE");
         let piece = data.at(offset, size);
-        match rng.random_range(0..3) {
-            0 => write.write_all(&piece).await.expect("the subchannel is durable"),
-            1 => write.write_bytes(piece).await.expect("the subchannel is durable"),
-            _ => write.send(piece).await.expect("the subchannel is durable"),
+        let written = match rng.random_range(0..3) {
+            0 => write.write_all(&piece).await,
+            1 => write.write_bytes(piece).await.map_err(io::Error::from),
+            _ => write.send(piece).await.map_err(io::Error::from),
+        };
+        if is_unwanted(&written) {
+            return;
         }
+        written.expect("the subchannel is durable");
         offset += size as u64;
         if length == LONG {
             shared.ledger.long_written.fetch_add(size as u64, Ordering::Relaxed);
         }
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..8_000))).await;
     }
-    write.shutdown().await.expect("the subchannel is durable");
-    if rng.random_range(0..4) == 0 {
-        write.acknowledged().await.expect("the wormhole lives");
+    let ended = write.shutdown().await;
+    if is_unwanted(&ended) {
+        return;
     }
+    ended.expect("the subchannel is durable");
+    if rng.random_range(0..4) == 0 {
+        match write.acknowledged().await {
+            // The reader has dropped its end meanwhile.
+            Ok(()) | Err(UnacknowledgedError::Stopped { .. }) => {}
+            Err(error) => panic!("the wormhole lives: {error}"),
+        }
+    }
+}
+
+/// Whether the reader has dropped its end, and said so.
+fn is_unwanted(result: &io::Result<()>) -> bool {
+    let error = result.as_ref().err().and_then(io::Error::get_ref);
+    let error = error.and_then(|error| error.downcast_ref::<WriteError>());
+    matches!(error, Some(WriteError::Stopped { code }) if *code == SubchannelCode::CANCELLED)
 }
 
 /// Checks every byte of a stream to its end, now and then too slowly for its writer.
