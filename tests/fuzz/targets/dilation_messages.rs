@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use dilated::RolePreference;
-use dilated::protocol::{DilationMessage, DilationSide, Manager};
+use dilated::protocol::{DilationMessage, DilationSide, Manager, Parameters, Terms};
+use dilated::{Dialect, RolePreference};
 use dilated_transit::HintLimits;
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
@@ -16,13 +16,25 @@ fuzz_target!(|data: &[u8]| {
     let limits = HintLimits::default();
     let mut now = Instant::now();
     let mut rng = StdRng::seed_from_u64(1);
+    let terms = Terms { dialects: Dialect::ALL.to_vec(), parameters: Parameters::default() };
     let mut manager = Manager::new(limits, Default::default());
     for line in data.split(|byte| *byte == b'\n') {
         now += Duration::from_millis(10);
         match line {
-            b"!dilate" => manager.dilate(DilationSide::random(RolePreference::Leader, &mut rng), now),
-            b"!follow" => manager.dilate(DilationSide::random(RolePreference::Follower, &mut rng), now),
+            b"!dilate" => {
+                manager.dilate(DilationSide::random(RolePreference::Leader, &mut rng), terms.clone(), now)
+            }
+            b"!follow" => {
+                manager.dilate(DilationSide::random(RolePreference::Follower, &mut rng), terms.clone(), now)
+            }
             b"!versions" => manager.handle_versions(&["ged".to_owned()], now),
+            b"!own versions" => manager.handle_versions(&["dilated-1".to_owned()], now),
+            b"!candidate" => {
+                manager.handle_candidate(manager.generation(), false, now);
+            }
+            b"!next candidate" => {
+                manager.handle_candidate(manager.generation().next(), true, now);
+            }
             b"!old" => manager.handle_versions(&[], now),
             b"!selected" => {
                 manager.handle_selected(now);
