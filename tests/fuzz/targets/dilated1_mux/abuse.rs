@@ -29,7 +29,7 @@ struct World {
 
 pub(crate) fn run(script: &mut Script<'_>) {
     let mut config = MuxConfig::default();
-    config.send_total = TOTAL;
+    config.outbox_limit = TOTAL;
     config.stream_queue = TOTAL / 2;
     config.receive_total = TOTAL;
     config.max_subchannels = SUBCHANNELS;

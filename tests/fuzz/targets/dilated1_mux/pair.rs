@@ -84,7 +84,7 @@ pub(crate) fn run(script: &mut Script<'_>) {
 impl World {
     fn new() -> Self {
         let mut config = MuxConfig::default();
-        config.send_total = TOTAL;
+        config.outbox_limit = TOTAL;
         config.stream_queue = TOTAL / 4;
         config.receive_total = TOTAL;
         config.max_subchannels = 8;
