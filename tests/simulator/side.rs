@@ -583,6 +583,11 @@ impl Side {
             Brain::Ours(manager) => {
                 self.wishes.push(Wish::Probe);
                 manager.handle_link_lost(network.now, progressed);
+                // A search says it, too, but that may have to pause.
+                let generation = manager.generation().get();
+                if let Some(connector) = &mut self.connector {
+                    connector.set_offer(generation, false);
+                }
             }
             Brain::Python(manager) => manager.handle_link_lost(),
         }
