@@ -13,31 +13,27 @@
 //!   [there](Links::contains) any more.
 
 mod activation;
+mod inbound;
 mod line;
+mod streams;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use activation::Activation;
 pub use activation::LinkId;
-use activation::{Activation, Verdict};
-use dilated_subchannel::{
-    frame::{Frame, Frames, Received, Violation},
-    mux::{Progress, dilated1::Mux},
-};
+use dilated_subchannel::frame::{Frame, Received, Violation};
 use dilated_transit::{Better, Path, Role};
 use line::{Line, Timed};
+pub use streams::Streams;
+use upgrade::Upgrade;
 
 use crate::{error::DilationError, liveness::LivenessConfig};
 
 /// Links at a time: the active one, one that stands by, and one that is about to take the place of either.
 const MAX_LINKS: usize = 3;
-
-/// A better link that does not last so long was none.
-const PROBATION: Duration = Duration::from_secs(10);
-/// The first wait before another better link is taken after such a one. It doubles each time.
-const SETBACK_FIRST: Duration = Duration::from_secs(10);
-const SETBACK_MAX: Duration = Duration::from_secs(300);
 
 /// What happened to the links.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,32 +51,6 @@ pub enum LinkEvent {
     Drained,
     /// Another link is active now, or one that stood by came or went.
     Changed,
-}
-
-/// What the links ask of the multiplexer; see [`Mux`] for each.
-pub trait Streams {
-    /// Takes in frames that concern subchannels, and empties the list.
-    ///
-    /// # Errors
-    ///
-    /// [`Violation`]: the wormhole must end with its code.
-    fn handle_frames(&mut self, frames: &mut Vec<Frame>, now: Instant) -> Result<(), Violation>;
-    /// The list for our RESUME. Nothing may be transmitted until the peer's is here.
-    fn resume(&mut self) -> Vec<Received>;
-    /// The whole list of the peer's RESUME.
-    ///
-    /// # Errors
-    ///
-    /// [`Violation`]: the wormhole must end with its code.
-    fn handle_resume(&mut self, entries: Vec<Received>, now: Instant) -> Result<(), Violation>;
-    /// The first link of all is active.
-    fn link_up(&mut self);
-    /// The active link is lost.
-    fn link_down(&mut self);
-    /// How far what is sent has come.
-    fn progress(&self) -> Progress;
-    /// The round trip of the active link.
-    fn set_round_trip(&mut self, round_trip: Duration);
 }
 
 /// All links of a dilation in the dialect `dilated-1`, over all generations.
@@ -104,31 +74,6 @@ pub struct Links {
     inbound: Vec<Frame>,
     /// Why what came behind that cannot be read.
     fault: Option<Violation>,
-}
-
-/// How it goes with direct links that take the place of relayed ones. Some paths let a handshake through and no more:
-/// they must not take the place of a link that works again and again.
-#[derive(Debug, Default)]
-struct Upgrade {
-    /// The last such link, as long as it is the active one.
-    link: Option<(LinkId, Instant)>,
-    /// Those in a row that were no good, and until when no other is taken.
-    setbacks: u32,
-    barred_until: Option<Instant>,
-}
-
-impl Upgrade {
-    /// `current` is the active link now.
-    fn follow(&mut self, current: Option<LinkId>, now: Instant) {
-        let Some((_, since)) = self.link.take_if(|(link, _)| Some(*link) != current) else { return };
-        if now.saturating_duration_since(since) >= PROBATION {
-            self.setbacks = 0;
-            return;
-        }
-        let wait = SETBACK_FIRST.saturating_mul(2u32.saturating_pow(self.setbacks)).min(SETBACK_MAX);
-        self.setbacks = self.setbacks.saturating_add(1);
-        self.barred_until = Some(now + wait);
-    }
 }
 
 impl Links {
@@ -171,7 +116,7 @@ impl Links {
     /// each. `needed`: the peer may not have the one that there is. `standby`: one more is wanted for the worst case.
     pub fn judge(&self, path: &Path, needed: bool, standby: bool, now: Instant) -> Option<bool> {
         let active = self.path();
-        let barred = self.upgrade.barred_until.is_some_and(|until| now < until);
+        let barred = self.upgrade.is_barred(now);
         let better = active.is_none_or(|active| path.is_direct() && !active.is_direct() && !barred);
         let another = standby
             && self.other_ways().next().is_none()
@@ -197,7 +142,7 @@ impl Links {
         }
         self.upgrade.follow(Some(id), now);
         if upgraded {
-            self.upgrade.link = Some((id, now));
+            self.upgrade.begin(id, now);
         }
         self.hedge(now);
     }
@@ -326,111 +271,6 @@ impl Links {
         if let Some(line) = self.line(id) {
             line.watch.handle_bytes(now);
         }
-    }
-
-    /// Takes the frames of a record. What concerns subchannels waits for [`handle_inbound`](Self::handle_inbound), and
-    /// so does the end if something cannot be read.
-    pub fn handle_record(&mut self, id: LinkId, frames: Frames, now: Instant) {
-        let Some(line) = self.lines.iter_mut().find(|line| line.id == id) else { return };
-        if self.fault.is_none() {
-            self.fault = line.handle_record(frames, &mut self.inbound, now).err();
-        }
-    }
-
-    /// Hands over what came on this link.
-    pub fn handle_inbound(
-        &mut self,
-        id: LinkId,
-        streams: &mut impl Streams,
-        now: Instant,
-    ) -> Option<LinkEvent> {
-        let event = self.hand_over(id, streams, now);
-        let fault = self.fault.take().filter(|_| !matches!(event, Some(LinkEvent::Fatal(_))));
-        match fault {
-            Some(violation) => Some(self.refuse(&violation)),
-            None => event,
-        }
-    }
-
-    fn hand_over(&mut self, id: LinkId, streams: &mut impl Streams, now: Instant) -> Option<LinkEvent> {
-        if self.inbound.is_empty() {
-            return None;
-        }
-        let special = |frame: &Frame| matches!(frame, Frame::Resume { .. } | Frame::Goodbye { .. });
-        if !self.inbound.iter().any(special) {
-            let handled = streams.handle_frames(&mut self.inbound, now);
-            return handled.err().map(|violation| self.refuse(&violation));
-        }
-        let handled = self.handle_special(id, streams, now);
-        handled.unwrap_or_else(|violation| Some(self.refuse(&violation)))
-    }
-
-    /// The same, with RESUME or GOODBYE among it.
-    fn handle_special(
-        &mut self,
-        id: LinkId,
-        streams: &mut impl Streams,
-        now: Instant,
-    ) -> Result<Option<LinkEvent>, Violation> {
-        let (mut event, mut run) = (None, Vec::new());
-        for frame in std::mem::take(&mut self.inbound) {
-            match frame {
-                Frame::Resume { epoch, more, entries } => {
-                    // What came before it, first.
-                    streams.handle_frames(&mut run, now)?;
-                    if self.handle_resume(id, epoch, more, entries, streams, now)? {
-                        event = Some(LinkEvent::Changed);
-                    }
-                }
-                Frame::Goodbye { code, reason } => {
-                    streams.handle_frames(&mut run, now)?;
-                    return Ok(Some(LinkEvent::Fatal(match code {
-                        Violation::CLOSED => DilationError::PeerClosed,
-                        _ => DilationError::Refused { code, reason },
-                    })));
-                }
-                frame => run.push(frame),
-            }
-        }
-        streams.handle_frames(&mut run, now)?;
-        Ok(event)
-    }
-
-    /// Returns whether the active link is another one now.
-    fn handle_resume(
-        &mut self,
-        id: LinkId,
-        epoch: u64,
-        more: bool,
-        entries: Vec<Received>,
-        streams: &mut impl Streams,
-        now: Instant,
-    ) -> Result<bool, Violation> {
-        let most = self.most_entries;
-        let Some(line) = self.line(id) else { return Ok(false) };
-        line.add_to_list(epoch, entries, most)
-            .map_err(|()| fault("a RESUME has more subchannels than there can be"))?;
-        if more {
-            return Ok(false);
-        }
-        let list = line.take_list();
-        let before = self.current();
-        let answer = match self.activation.handle_resume(id, epoch) {
-            Verdict::Adopt { answer } => answer,
-            Verdict::Ignore => return Ok(false),
-            Verdict::Exceed => {
-                self.activate(id, streams, now);
-                return Ok(false);
-            }
-        };
-        if answer {
-            let ours = streams.resume();
-            self.say_resume(id, epoch, &ours);
-        }
-        streams.handle_resume(list, now)?;
-        self.upgrade.follow(Some(id), now);
-        self.hedge(now);
-        Ok(!answer || before != Some(id))
     }
 
     /// Queues our RESUME. Those that have not left yet are outdated.
@@ -580,41 +420,6 @@ impl Links {
     fn line(&mut self, id: LinkId) -> Option<&mut Line> {
         self.lines.iter_mut().find(|line| line.id == id)
     }
-}
-
-impl Streams for Mux {
-    fn handle_frames(&mut self, frames: &mut Vec<Frame>, now: Instant) -> Result<(), Violation> {
-        frames.drain(..).try_for_each(|frame| self.handle_frame(frame, now))
-    }
-
-    fn resume(&mut self) -> Vec<Received> {
-        Mux::resume(self)
-    }
-
-    fn handle_resume(&mut self, entries: Vec<Received>, now: Instant) -> Result<(), Violation> {
-        Mux::handle_resume(self, entries, now)
-    }
-
-    fn link_up(&mut self) {
-        Mux::link_up(self);
-    }
-
-    fn link_down(&mut self) {
-        Mux::link_down(self);
-    }
-
-    fn progress(&self) -> Progress {
-        Mux::progress(self)
-    }
-
-    fn set_round_trip(&mut self, round_trip: Duration) {
-        Mux::set_round_trip(self, round_trip);
-    }
-}
-
-/// Something of the peer that cannot be read.
-fn fault(text: &'static str) -> Violation {
-    Violation { code: Violation::FRAME, text: text.into() }
 }
 
 /// Whether what breaks the one breaks the other, as far as can be seen from here.

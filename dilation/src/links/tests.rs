@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use bytes::Bytes;
-use dilated_subchannel::SubchannelId;
+use dilated_subchannel::{SubchannelId, frame::Frames, mux::Progress};
 
 use super::*;
 
