@@ -16,7 +16,10 @@ use thiserror::Error;
 use crate::{
     dialect::{LinkDialect, Offer},
     noise::{Ephemeral, FollowerStart, HANDSHAKE_OVERHEAD, LeaderStart, LeaderWait, TransportKeys},
-    pipe::{Cipher, DEFAULT_MAX_FRAME, MAX_NOISE_MESSAGE, OpenError, Opener, Sealer, frame_length},
+    pipe::{
+        Cipher, DEFAULT_MAX_FRAME, MAX_NOISE_MESSAGE, OpenError, Opener, RECORDS_PER_KEY, Sealer,
+        frame_length,
+    },
     prologue::{
         PrologueError, RelayError, RelayRequest, prologue, read_prologue, read_relay_answer,
         unfinished_prologue,
@@ -477,7 +480,11 @@ impl LinkHandshake {
             LinkDialect::Dilated1 { .. } => MAX_NOISE_MESSAGE,
         };
         let mut sealer = Sealer::new(&keys.send, cipher, most);
-        let opener = Opener::new(&keys.receive, cipher, self.limits.max_frame, self.input.split());
+        let mut opener = Opener::new(&keys.receive, cipher, self.limits.max_frame, self.input.split());
+        if let LinkDialect::Dilated1 { .. } = self.dialect {
+            sealer.renew_key_after(RECORDS_PER_KEY);
+            opener.renew_key_after(RECORDS_PER_KEY);
+        }
         if self.role == Role::Follower {
             sealer.seal(&[KCM], &mut self.output).expect("one byte is neither empty nor too long");
         }

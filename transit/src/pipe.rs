@@ -8,11 +8,12 @@
 //! ```
 //!
 //! In `ged` a plaintext longer than one Noise message is cut, and all pieces share one frame (specification `ged`,
-//! section "L2 protocol"). In `dilated-1` a frame is one Noise message.
+//! section "L2 protocol"). In `dilated-1` a frame is one Noise message, and keys are renewed.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// Most plaintext in one Noise message, in bytes.
 pub const MAX_NOISE_PLAINTEXT: usize = 65_519;
@@ -22,6 +23,10 @@ pub const MAX_NOISE_MESSAGE: usize = MAX_NOISE_PLAINTEXT + TAG;
 
 /// Default limit on the length of a received frame: the frame of a 16 MiB DATA record.
 pub const DEFAULT_MAX_FRAME: usize = frame_length(16 * 1024 * 1024 + 9);
+
+/// Records under one key of `dilated-1`, in each direction: with the longest, 1 TiB, up to which AES-256-GCM keeps the
+/// margin that TLS asks for (RFC 8446, section 5.5).
+pub(crate) const RECORDS_PER_KEY: u64 = 1 << 24;
 
 const TAG: usize = 16;
 const HEADER: usize = 4;
@@ -95,6 +100,25 @@ pub(crate) enum Cipher {
     AesGcm,
 }
 
+impl Cipher {
+    fn key(self, key: &[u8; 32]) -> LessSafeKey {
+        let algorithm = match self {
+            Cipher::ChaChaPoly => &CHACHA20_POLY1305,
+            Cipher::AesGcm => &AES_256_GCM,
+        };
+        LessSafeKey::new(UnboundKey::new(algorithm, key).expect("both algorithms have keys of 32 bytes"))
+    }
+
+    fn nonce(self, counter: u64) -> Nonce {
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(&match self {
+            Cipher::ChaChaPoly => counter.to_le_bytes(),
+            Cipher::AesGcm => counter.to_be_bytes(),
+        });
+        Nonce::assume_unique_for_key(nonce)
+    }
+}
+
 /// The key of one direction and its counter. A value of the counter is used up when it is taken, before any I/O, so that
 /// no cancelled write can use one twice.
 #[derive(Debug)]
@@ -102,16 +126,13 @@ struct Direction {
     key: LessSafeKey,
     cipher: Cipher,
     counter: u64,
+    /// Messages after which the key is renewed; 0 for never.
+    per_key: u64,
 }
 
 impl Direction {
     fn new(key: &[u8; 32], cipher: Cipher) -> Direction {
-        let algorithm = match cipher {
-            Cipher::ChaChaPoly => &CHACHA20_POLY1305,
-            Cipher::AesGcm => &AES_256_GCM,
-        };
-        let key = UnboundKey::new(algorithm, key).expect("both algorithms have keys of 32 bytes");
-        Direction { key: LessSafeKey::new(key), cipher, counter: 0 }
+        Direction { key: cipher.key(key), cipher, counter: 0, per_key: 0 }
     }
 
     /// Whether `count` more nonces may be used. 2^64-1 is reserved by Noise.
@@ -121,13 +142,23 @@ impl Direction {
 
     fn take_nonce(&mut self) -> Option<Nonce> {
         let next = self.counter.checked_add(1)?;
-        let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&match self.cipher {
-            Cipher::ChaChaPoly => self.counter.to_le_bytes(),
-            Cipher::AesGcm => self.counter.to_be_bytes(),
-        });
+        if self.counter > 0 && self.counter.checked_rem(self.per_key) == Some(0) {
+            self.renew();
+        }
+        let nonce = self.cipher.nonce(self.counter);
         self.counter = next;
-        Some(Nonce::assume_unique_for_key(nonce))
+        Some(nonce)
+    }
+
+    /// The next key (Noise specification, sections 4.2 and 11.3).
+    fn renew(&mut self) {
+        let mut next = Zeroizing::new([0; 32]);
+        let reserved = self.cipher.nonce(u64::MAX);
+        let _tag = self
+            .key
+            .seal_in_place_separate_tag(reserved, Aad::empty(), next.as_mut())
+            .expect("32 bytes are far below the limits of both ciphers");
+        self.key = self.cipher.key(&next);
     }
 
     /// Opens the Noise messages of a frame in place and moves the pieces together at its front. Returns the length of the
@@ -163,6 +194,11 @@ impl Sealer {
     /// `max_frame` is the length of the longest frame that the other side takes, in bytes.
     pub(crate) fn new(key: &[u8; 32], cipher: Cipher, max_frame: usize) -> Sealer {
         Sealer { direction: Direction::new(key, cipher), longest: longest_plaintext(max_frame) }
+    }
+
+    /// Takes the next key after so many messages, as the other side does.
+    pub(crate) fn renew_key_after(&mut self, messages: u64) {
+        self.direction.per_key = messages;
     }
 
     /// Seals one message, given in parts, and appends its frame to `out`. The parts are copied once, straight to
@@ -234,6 +270,11 @@ pub struct Opener {
 impl Opener {
     pub(crate) fn new(key: &[u8; 32], cipher: Cipher, max_frame: usize, buffer: BytesMut) -> Opener {
         Opener { direction: Direction::new(key, cipher), max_frame, buffer, failed: None }
+    }
+
+    /// Takes the next key after so many messages, as the other side does.
+    pub(crate) fn renew_key_after(&mut self, messages: u64) {
+        self.direction.per_key = messages;
     }
 
     /// The bytes received and not yet opened. Append to it.

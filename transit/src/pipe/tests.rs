@@ -1,3 +1,4 @@
+use data_encoding::HEXLOWER;
 use proptest::prelude::*;
 
 use super::*;
@@ -40,6 +41,44 @@ fn messages_of_every_interesting_length() {
         assert_eq!(opener.missing(), 0);
         assert_eq!(opener.next_message().unwrap().unwrap(), message, "{length}");
         assert_eq!(opener.next_message(), Ok(None));
+    }
+}
+
+#[test]
+fn a_key_that_is_used_up_is_renewed_by_both_sides() {
+    for cipher in CIPHERS {
+        let (mut sealer, mut opener) = pair_of(cipher, 2 * MAX_NOISE_MESSAGE);
+        let mut unchanged = Sealer::new(&KEY, cipher, 2 * MAX_NOISE_MESSAGE);
+        sealer.renew_key_after(3);
+        opener.renew_key_after(3);
+        for number in 0..10u8 {
+            let (mut frame, mut other) = (BytesMut::new(), BytesMut::new());
+            sealer.seal(&[&[number]], &mut frame).unwrap();
+            unchanged.seal(&[&[number]], &mut other).unwrap();
+            assert_eq!(frame == other, number < 3, "{number}");
+            opener.buffer().unsplit(frame);
+            assert_eq!(opener.next_message().unwrap().unwrap(), [number][..]);
+        }
+    }
+}
+
+#[test]
+fn vectors_of_renewed_keys() {
+    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/dilated-1-links.json"));
+    let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+    let hex = |value: &serde_json::Value| HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap();
+    let cases = vectors["renewed_keys"].as_array().unwrap();
+    assert_eq!(cases.len(), CIPHERS.len());
+    for case in cases {
+        let cipher = if case["cipher"] == "AESGCM" { Cipher::AesGcm } else { Cipher::ChaChaPoly };
+        let mut sealer = Sealer::new(&hex(&case["key"]).try_into().unwrap(), cipher, MAX_NOISE_MESSAGE);
+        sealer.renew_key_after(RECORDS_PER_KEY);
+        for record in case["records"].as_array().unwrap() {
+            sealer.direction.counter = record["counter"].as_u64().unwrap();
+            let mut frame = BytesMut::new();
+            sealer.seal(&[&hex(&record["plaintext"])], &mut frame).unwrap();
+            assert_eq!(frame, hex(&record["frame"]), "{cipher:?} {}", record["counter"]);
+        }
     }
 }
 
