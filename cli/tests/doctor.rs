@@ -11,7 +11,7 @@ use common::{Serve, dilated, signal, soon};
 use dilated::server::{MailboxServer, ServerConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     process::Command,
 };
 
@@ -53,9 +53,12 @@ impl Diagnosis {
     }
 }
 
-/// An address at which nobody listens.
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// An address at which nobody listens, or can listen as long as the socket lives.
+fn nobody() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// A server that answers the first bytes of each connection with `answer`, and ends the connection if there is one.
@@ -124,7 +127,8 @@ async fn a_server_that_refuses_is_a_failure() {
 #[tokio::test]
 async fn a_dead_mailbox_is_a_failure_unless_there_is_another() {
     let serve = Serve::start().await;
-    let dead = format!("ws://{}/v1", nobody().await);
+    let (_nobody, dead) = nobody();
+    let dead = format!("ws://{dead}/v1");
     let diagnosis = Diagnosis::of(serve.dilated(), &["--mailbox", &dead]).await;
     assert_eq!(diagnosis.status, 5);
     diagnosis.says("fail", "mailbox", "nothing listens there; check the address and the port");
@@ -165,8 +169,9 @@ async fn what_is_no_relay_is_a_warning() {
     let web = something_else("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
     let stranger = something_else("bad handshake\n").await;
     let silent = something_else("").await;
+    let (_nobody, dead) = nobody();
     let expected = [
-        (nobody().await, "nothing listens there"),
+        (dead, "nothing listens there"),
         (web, "a web server answers there (HTTP/1.1 400 Bad Request)"),
         (stranger, "(bad handshake)"),
         (silent, "did not bring two sides together within"),

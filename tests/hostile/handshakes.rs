@@ -96,13 +96,15 @@ async fn bytes_that_are_no_handshake() {
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_that_take_too_long() {
     let world = World::with(Role::Leader, |config| {
-        config.connector.handshake_timeout = Duration::from_millis(300);
+        // An honest handshake has to be made in it, too.
+        config.connector.handshake_timeout = Duration::from_secs(1);
     })
     .await;
     let said = first_message(&world, 0).await;
     for length in [0, 5, said.len() - 61, said.len() - 1] {
         let mut stream = world.hostile.connect().await;
-        stream.write_all(&said[..length]).await.expect("the victim listens");
+        // Whether it can be written depends on when the victim hangs up.
+        stream.write_all(&said[..length]).await.ok();
         hung_up(&mut stream).await;
     }
     // A byte now and then does not make it longer.
@@ -113,7 +115,7 @@ async fn handshakes_that_take_too_long() {
             if write.write_all(&[*byte]).await.is_err() {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("the victim has waited for all of it");
     };

@@ -52,9 +52,9 @@ pub(crate) fn config(role: RolePreference) -> DilateConfig {
     config.mux.max_window = 1 << 20;
     // Nobody acknowledges what a victim has written when it closes.
     config.linger = Duration::from_millis(200);
-    // A machine that is busy with a flood answers late.
-    config.liveness.silence = PATIENCE;
-    config.liveness.first_silence = PATIENCE;
+    // A machine that is busy with a flood answers late, and a hostile peer no PING at all.
+    (config.liveness.silence, config.liveness.first_silence) = (PATIENCE, PATIENCE);
+    (config.liveness.ping_timeout, config.liveness.suspicion) = (PATIENCE, PATIENCE);
     config
 }
 

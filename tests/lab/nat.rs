@@ -4,8 +4,7 @@ use dilated_tests::lab::Host;
 
 use crate::scenario::{Pairing, Plan, Scenario, scenarios};
 
-async fn behind_router(name: &str, pairing: Pairing) -> Option<Scenario> {
-    let plan = Plan::new(name, pairing);
+async fn behind_router(plan: Plan) -> Option<Scenario> {
     let mut lab = plan.lab()?;
     lab.nat(Host::A);
     let mut scenario = plan.start_in(lab).await;
@@ -16,14 +15,14 @@ async fn behind_router(name: &str, pairing: Pairing) -> Option<Scenario> {
 
 /// A peer behind a router reaches one that is not.
 async fn meets(pairing: Pairing) {
-    let Some(mut scenario) = behind_router("a router", pairing).await else { return };
+    let Some(mut scenario) = behind_router(Plan::new("a router", pairing).patient()).await else { return };
     scenario.complete_on_the_first_link().await;
     scenario.close().await;
 }
 
 /// The router restarts, and knows nothing of the connections it carried.
 async fn restarts(pairing: Pairing) {
-    let Some(mut scenario) = behind_router("the router restarts", pairing).await else { return };
+    let Some(mut scenario) = behind_router(Plan::new("the router restarts", pairing)).await else { return };
     scenario.lab.forget_connections(Host::A);
     scenario.relinked().await;
     scenario.finish().await;
@@ -31,7 +30,9 @@ async fn restarts(pairing: Pairing) {
 
 /// The router gets another public address, as providers do at night.
 async fn moves(pairing: Pairing) {
-    let Some(mut scenario) = behind_router("the router's address changes", pairing).await else { return };
+    let Some(mut scenario) = behind_router(Plan::new("the router's address changes", pairing)).await else {
+        return;
+    };
     scenario.lab.change_address(Host::A, 1, 2);
     scenario.relinked().await;
     scenario.finish().await;
@@ -39,7 +40,9 @@ async fn moves(pairing: Pairing) {
 
 /// The host loses its default route, until its side has given up the link.
 async fn loses_route(pairing: Pairing) {
-    let Some(mut scenario) = behind_router("the default route is lost", pairing).await else { return };
+    let Some(mut scenario) = behind_router(Plan::new("the default route is lost", pairing)).await else {
+        return;
+    };
     scenario.lab.remove_default_route(Host::A);
     scenario.a.lost().await;
     scenario.lab.add_default_route(Host::A);

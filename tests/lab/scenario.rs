@@ -8,7 +8,7 @@ use dilated::Dialect;
 use dilated_tests::{
     lab::{Gap, Host, Implementation, Lab, LabPeer, PeerConfig, RECOVERY, clock},
     process::JsonProcess,
-    python::{Python, skipped},
+    python::{DEFAULT_PING_INTERVAL, Python, skipped},
 };
 use tokio::time::timeout;
 
@@ -116,6 +116,17 @@ impl Plan {
         if self.pairing == Pairing::PythonLeads {
             self.transfer.from = Host::B;
         }
+        self
+    }
+
+    /// For a link that nothing happens to: a peer that waits for the processor is no dead one.
+    pub(crate) fn patient(mut self) -> Self {
+        self.adjust = |config| {
+            config.patience = Some(Duration::from_secs(60));
+            if config.implementation == Implementation::Python {
+                config.ping_interval = DEFAULT_PING_INTERVAL;
+            }
+        };
         self
     }
 

@@ -16,9 +16,8 @@ async fn relay_restarts(pairing: Pairing) {
 
 /// The mailbox server dies while the link is up: the transfer must not care.
 async fn mailbox_dies(pairing: Pairing) {
-    let Some(mut scenario) = Plan::new("the mailbox dies", pairing).python_may_send().start().await else {
-        return;
-    };
+    let plan = Plan::new("the mailbox dies", pairing).python_may_send().patient();
+    let Some(mut scenario) = plan.start().await else { return };
     scenario.kill_mailbox().await;
     scenario.complete_on_the_first_link().await;
     scenario.close().await;

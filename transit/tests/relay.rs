@@ -2,7 +2,7 @@
 #![cfg(feature = "relay")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::Write as _, net::SocketAddr, time::Duration};
 
 use dilated_transit::relay::{Relay, RelayConfig, RelayHandle, RelayStats};
 use tokio::{
@@ -11,6 +11,9 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
+
+/// Far longer than anything takes, so that only a hang ends it.
+const LONG: Duration = Duration::from_secs(30);
 
 struct Running {
     address: SocketAddr,
@@ -46,7 +49,7 @@ impl Running {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(Duration::from_secs(5), wait).await.unwrap_or_else(|_| panic!("{:?}", self.handle.stats()));
+        timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{:?}", self.handle.stats()));
     }
 
     async fn pair(&self) -> (TcpStream, TcpStream) {
@@ -69,14 +72,14 @@ fn line(token: char, side: Option<char>) -> String {
 
 async fn expect(stream: &mut TcpStream, bytes: &[u8]) {
     let mut buffer = vec![0; bytes.len()];
-    timeout(Duration::from_secs(5), stream.read_exact(&mut buffer)).await.expect("in time").unwrap();
+    timeout(LONG, stream.read_exact(&mut buffer)).await.expect("in time").unwrap();
     assert_eq!(buffer, bytes);
 }
 
 /// Everything until the relay closes.
 async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut buffer = Vec::new();
-    timeout(Duration::from_secs(5), stream.read_to_end(&mut buffer)).await.expect("in time").unwrap();
+    timeout(LONG, stream.read_to_end(&mut buffer)).await.expect("in time").unwrap();
     buffer
 }
 
@@ -202,7 +205,7 @@ async fn the_last_bytes_arrive() {
         });
         let mut one = sender.await.unwrap();
         one.shutdown().await.unwrap();
-        let rest = timeout(Duration::from_secs(5), reading).await.unwrap().unwrap().unwrap();
+        let rest = timeout(LONG, reading).await.unwrap().unwrap().unwrap();
         assert_eq!(received.len() + rest.len(), data.len());
     }
 }
@@ -221,7 +224,7 @@ async fn a_slow_reader_stops_the_sender() {
     two.write_all(b"hello").await.unwrap();
     expect(&mut one, b"hello").await;
     let mut received = vec![0; written];
-    timeout(Duration::from_secs(10), two.read_exact(&mut received)).await.unwrap().unwrap();
+    timeout(LONG, two.read_exact(&mut received)).await.unwrap().unwrap();
     relay.until(|stats| stats.relayed == written as u64 + 5).await;
 }
 
@@ -261,16 +264,21 @@ async fn timeouts() {
     let short = Duration::from_millis(60);
     let config = RelayConfig { handshake_timeout: short, ..RelayConfig::default() };
     let relay = start(config).await;
-    assert_eq!(rest(&mut relay.ask("please re").await).await, b"bad handshake\n");
+    assert_eq!(rest(&mut relay.connect().await).await, b"bad handshake\n");
+    // It is all there before the relay, on the same thread, sees the connection and starts its clock.
+    let mut early = std::net::TcpStream::connect(relay.address).unwrap();
+    early.write_all(b"please re").unwrap();
+    early.set_nonblocking(true).unwrap();
+    assert_eq!(rest(&mut TcpStream::from_std(early).unwrap()).await, b"bad handshake\n");
 
     let relay = start(RelayConfig { waiting_timeout: short, ..RelayConfig::default() }).await;
     assert!(rest(&mut relay.client('t', None).await).await.is_empty());
     relay.until(|stats| stats.waiting == 0).await;
 
-    let relay = start(RelayConfig { pair_idle: Duration::from_millis(200), ..RelayConfig::default() }).await;
+    let relay = start(RelayConfig { pair_idle: Duration::from_millis(800), ..RelayConfig::default() }).await;
     let (mut one, mut two) = relay.pair().await;
-    for _ in 0..10 {
-        sleep(Duration::from_millis(40)).await;
+    for _ in 0..15 {
+        sleep(Duration::from_millis(100)).await;
         one.write_all(b"x").await.unwrap();
         expect(&mut two, b"x").await;
     }
@@ -280,6 +288,20 @@ async fn timeouts() {
     relay.until(|stats| stats.connections == 0).await;
 }
 
+/// The relay is stopped, or gets no processor time, for longer than a pair may be idle.
+#[tokio::test]
+async fn time_in_which_the_relay_did_not_look_is_not_held_against_a_pair() {
+    let relay = start(RelayConfig::default()).await;
+    let (mut one, mut two) = relay.pair().await;
+    for _ in 0..3 {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(24 * 3600)).await;
+        tokio::time::resume();
+        one.write_all(b"x").await.unwrap();
+        expect(&mut two, b"x").await;
+    }
+}
+
 #[tokio::test]
 async fn shutdown_closes_everything() {
     let relay = start(RelayConfig::default()).await;
@@ -287,10 +309,10 @@ async fn shutdown_closes_everything() {
     let mut waiting = relay.client('b', None).await;
     relay.until(|stats| stats.waiting == 1).await;
     relay.handle.shutdown();
-    timeout(Duration::from_secs(5), relay.task).await.unwrap().unwrap().unwrap();
+    timeout(LONG, relay.task).await.unwrap().unwrap().unwrap();
     for stream in [&mut one, &mut waiting] {
         let mut buffer = Vec::new();
-        let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut buffer)).await.expect("in time");
+        let _ = timeout(LONG, stream.read_to_end(&mut buffer)).await.expect("in time");
         assert!(buffer.is_empty());
     }
     assert_eq!(relay.handle.stats().connections, 0);

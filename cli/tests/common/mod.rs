@@ -12,6 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
+    sync::watch,
     time::timeout,
 };
 
@@ -44,31 +45,42 @@ pub(crate) fn dilated() -> Command {
 }
 
 /// What a process says on standard error, line by line.
-#[derive(Clone, Default)]
-pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
+#[derive(Clone)]
+pub(crate) struct Lines {
+    said: Arc<Mutex<Vec<String>>>,
+    /// Its sender is gone when there is no more to come.
+    more: watch::Receiver<()>,
+}
 
 impl Lines {
     fn collect(from: impl AsyncRead + Unpin + Send + 'static) -> Lines {
-        let lines = Lines::default();
-        let into = lines.clone();
+        let (ended, more) = watch::channel(());
+        let lines = Lines { said: Arc::default(), more };
+        let said = lines.said.clone();
         tokio::spawn(async move {
             let mut from = BufReader::new(from).lines();
             while let Ok(Some(line)) = from.next_line().await {
-                into.0.lock().unwrap().push(line);
+                said.lock().unwrap().push(line);
             }
+            drop(ended);
         });
         lines
     }
 
     pub(crate) fn all(&self) -> String {
-        self.0.lock().unwrap().join("\n")
+        self.said.lock().unwrap().join("\n")
+    }
+
+    /// Waits for the end of all that it says.
+    async fn complete(&mut self) {
+        let _sender_gone = soon("the end of standard error", self.more.changed()).await;
     }
 
     /// Waits for a line with `part` in it.
     pub(crate) async fn wait_for(&self, part: &str) -> String {
         let found = async {
             loop {
-                if let Some(line) = self.0.lock().unwrap().iter().find(|line| line.contains(part)) {
+                if let Some(line) = self.said.lock().unwrap().iter().find(|line| line.contains(part)) {
                     return line.clone();
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -182,8 +194,7 @@ impl Pipe {
 
     pub(crate) async fn status(&mut self) -> i32 {
         let status = soon("the end of the process", self.child.wait()).await.unwrap();
-        // The last lines may still be on their way to the collector.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.lines.complete().await;
         status.code().unwrap_or(-1)
     }
 

@@ -1,15 +1,22 @@
 //! Nothing waits for ever: whatever is pending ends with the reason, however and whenever the wormhole ends.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use dilated::{Dialect, InputError, RolePreference, WormholeError};
 use futures::StreamExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime::Runtime,
+};
 
 use crate::{
-    common::soon,
+    common::{PATIENCE, soon},
     dialects::in_both_dialects,
-    scene::{Phase, Scene, Waiting, on, runtime, waiting},
+    scene::{LINGER, Phase, Scene, Waiting, on, runtime, waiting},
 };
 
 /// How it ends.
@@ -97,6 +104,17 @@ fn assert_result(phase: Phase, end: End, result: &Result<(), WormholeError>) {
     assert!(right, "{phase:?}, {end:?}: {result:?}");
 }
 
+/// Ends a runtime, and waits until nothing runs there any more.
+async fn gone(runtime: Runtime) {
+    let end = tokio::task::spawn_blocking(|| runtime.shutdown_timeout(PATIENCE));
+    end.await.expect("no panic");
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is the time of a close that is looked at")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// One row of the table.
 async fn ends(dialect: Dialect, phase: Phase, end: End, role: RolePreference) {
     let mut scene = Scene::new(dialect, phase, role).await;
@@ -111,6 +129,7 @@ async fn ends(dialect: Dialect, phase: Phase, end: End, role: RolePreference) {
         // An OPEN needs no room in the outbox.
         all.retain(|(name, _)| !["connect", "client.connect", "control.connect"].contains(name));
     }
+    let begun = now();
     let closing = (phase == Phase::Closing).then(|| {
         let wormhole = scene.wormhole.clone();
         tokio::spawn(async move { wormhole.close().await })
@@ -118,14 +137,15 @@ async fn ends(dialect: Dialect, phase: Phase, end: End, role: RolePreference) {
     // Long enough for each to be polled; one that does not wait at all would prove nothing.
     tokio::time::sleep(Duration::from_millis(20)).await;
     let early: Vec<_> = all.iter().filter(|(_, task)| task.is_finished()).map(|(name, _)| *name).collect();
-    assert!(early.is_empty(), "{phase:?}, {end:?}: {early:?} did not wait");
+    // On a machine that is very busy the close may have had its time.
+    let over = || phase == Phase::Closing && now() >= begun + LINGER;
+    assert!(early.is_empty() || over(), "{phase:?}, {end:?}: {early:?} did not wait");
 
     let result = match end {
         End::Closed => soon("close", scene.wormhole.close()).await,
         End::ClosedAlone => {
             drop(scene.peer.take());
-            scene.peer_runtime.shutdown_background();
-            scene.peer_runtime = runtime();
+            gone(std::mem::replace(&mut scene.peer_runtime, runtime())).await;
             soon("close", scene.wormhole.close()).await
         }
         End::Failed => {
@@ -140,7 +160,7 @@ async fn ends(dialect: Dialect, phase: Phase, end: End, role: RolePreference) {
             soon("close", wormhole.close()).await
         }
         End::RuntimeGone => {
-            std::mem::replace(&mut scene.runtime, runtime()).shutdown_background();
+            gone(std::mem::replace(&mut scene.runtime, runtime())).await;
             soon("close", scene.wormhole.close()).await
         }
         End::Dropped => {
@@ -149,15 +169,20 @@ async fn ends(dialect: Dialect, phase: Phase, end: End, role: RolePreference) {
             Err(WormholeError::Closed)
         }
     };
-    assert_result(phase, end, &result);
+    // Then it may have ended in order, or half so, before the runtime did, and either word is right.
+    let either = end == End::RuntimeGone && over();
+    if !either {
+        assert_result(phase, end, &result);
+    }
     if let Some(closing) = closing {
-        assert_eq!(soon("the first close", closing).await.expect("no panic"), result, "{phase:?}, {end:?}");
+        let first = soon("the first close", closing).await.expect("no panic");
+        assert!(first == result || either, "{phase:?}, {end:?}: {first:?}, {result:?}");
     }
     for (name, task) in all {
         let words = soon(&format!("{phase:?}, {end:?}: the end of {name}"), task).await.expect("no panic");
         let reasons = reasons(name, end, &result);
         assert!(
-            reasons.iter().any(|reason| words.contains(reason)),
+            either || reasons.iter().any(|reason| words.contains(reason)),
             "{phase:?}, {end:?}: {name} ended with {words:?}, and not with one of {reasons:?}"
         );
     }
@@ -257,10 +282,10 @@ async fn one_side_dies(dialect: Dialect, phase: Phase, role: RolePreference, clo
             async move { wormhole.close().await }
         });
         tokio::time::sleep(Duration::from_millis(20)).await;
-        std::mem::replace(&mut scene.peer_runtime, runtime()).shutdown_background();
+        gone(std::mem::replace(&mut scene.peer_runtime, runtime())).await;
         soon("the close that was under way", closing).await.expect("no panic")
     } else {
-        std::mem::replace(&mut scene.peer_runtime, runtime()).shutdown_background();
+        gone(std::mem::replace(&mut scene.peer_runtime, runtime())).await;
         close().await
     };
     assert!(matches!(result, Ok(()) | Err(WormholeError::Lonely)), "{phase:?}: {result:?}");
@@ -332,7 +357,7 @@ async fn whoever_closes_first_both_return_and_what_was_written_arrives(dialect: 
 async fn dilating_without_a_runtime_ends_with_a_reason(dialect: Dialect) {
     let mut scene = Scene::new(dialect, Phase::Typing, RolePreference::Leader).await;
     let late = on(&scene.runtime, || scene.net.servers.wormhole());
-    std::mem::replace(&mut scene.runtime, runtime()).shutdown_background();
+    gone(std::mem::replace(&mut scene.runtime, runtime())).await;
     soon("the end of the task", late.code()).await.expect_err("nobody can make one");
     if let Ok(dilated) = late.dilate(scene.config(RolePreference::Leader)) {
         soon("the end of the link", dilated.connected()).await.expect_err("its task is gone");

@@ -1,11 +1,12 @@
 //! Embedded servers on loopback, and pairs of wormholes that meet there.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, net::SocketAddr, time::Duration};
 
 use dilated::{
     Dialect, DilateConfig, Dilated, RolePreference, Wormhole,
     server::{MailboxServer, Relay, RelayConfig, ServerConfig},
 };
+use tokio::net::TcpSocket;
 
 /// No test may take longer; it is a guard against hanging, not a measurement.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,6 +17,23 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
     }
+}
+
+/// A port on loopback: while the socket lives, nobody else gets it, and unless we listen there, connections are refused.
+pub(crate) fn reserve() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // So that a listener of ours can have the port, too.
+    socket.set_reuseaddr(true).expect("an option that all systems have");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("bind");
+    let address = socket.local_addr().expect("bound");
+    (socket, address)
+}
+
+/// A machine without processor time for seconds is no dead link: where a test counts links, it breaks them itself.
+pub(crate) fn patient(config: &mut DilateConfig) {
+    let long = PATIENCE / 2;
+    (config.liveness.silence, config.liveness.first_silence) = (long, long);
+    (config.liveness.ping_timeout, config.liveness.suspicion) = (long, long);
 }
 
 /// A mailbox server and a relay that live as long as the test's runtime.
@@ -57,6 +75,7 @@ impl Servers {
         let mut config = DilateConfig::direct_only();
         config.loopback = true;
         config.role = role;
+        patient(&mut config);
         config
     }
 

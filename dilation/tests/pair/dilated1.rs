@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    common::{Servers, soon},
+    common::{Servers, patient, soon},
     proxied::{Proxied, hurry},
 };
 
@@ -225,6 +225,7 @@ async fn either_side_starts_the_next_generation_and_no_mailbox_is_needed() {
         let mut pair = Pair::with(&servers.servers, |role| {
             let mut config = if relayed { servers.config(role) } else { servers.servers.config(role) };
             hurry(&mut config);
+            patient(&mut config);
             config
         })
         .await;

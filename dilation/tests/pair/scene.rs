@@ -20,6 +20,9 @@ use crate::{
     proxy::Faults,
 };
 
+/// What a close waits for a peer that does not read.
+pub(crate) const LINGER: Duration = Duration::from_millis(300);
+
 /// Where a wormhole is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -160,7 +163,7 @@ impl Scene {
             config.loopback = true;
             config.relays.clear();
         }
-        config.linger = Duration::from_millis(300);
+        config.linger = LINGER;
         // Of the names that are opened here, so that they wait instead of being closed.
         config.expected_subprotocols = vec!["wait".to_owned()];
         config.mux = MuxConfig {

@@ -1,6 +1,6 @@
 //! Codes, keys, values, events, messages and closing, through the embedded mailbox server.
 
-use crate::common::{Servers, soon};
+use crate::common::{Servers, reserve, soon};
 use dilated::{ConnectionStatus, Dialect, DilateConfig, DilationError, Event, Wormhole, WormholeError};
 use futures::StreamExt;
 use serde_json::json;
@@ -140,9 +140,8 @@ async fn a_bad_code_is_refused_here_and_may_be_tried_again() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_said_to_every_value() {
-    // A port that was free a moment ago and that nobody listens on.
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let (_nobody, address) = reserve();
+    let port = address.port();
     let wormhole = Wormhole::builder("dilated.test/none")
         .mailbox(format!("ws://127.0.0.1:{port}/v1"))
         .build()

@@ -296,7 +296,7 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
 
-    use futures::{SinkExt, StreamExt};
+    use futures::{FutureExt, SinkExt, StreamExt};
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
     use tokio::time::timeout;
@@ -390,7 +390,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         });
-        let net = NetConfig { probe_timeout: Duration::from_millis(200), ..NetConfig::default() };
+        let net = NetConfig { probe_timeout: Duration::from_millis(800), ..NetConfig::default() };
         let (mailbox, mut driver) = join(address, net);
         connect(&mut driver).await;
         mailbox.network_changed();
@@ -399,6 +399,38 @@ mod tests {
             matches!(&event, Event::Disconnected { reason } if reason.contains("did not answer")),
             "{event:?}"
         );
+    }
+
+    /// The process is stopped, or gets no processor time, while the answer is due.
+    #[tokio::test]
+    async fn time_in_which_we_did_not_look_is_not_held_against_the_server() {
+        let (address, _seen) = listen(true).await;
+        let (mailbox, mut driver) = join(address, NetConfig::default());
+        connect(&mut driver).await;
+        let answered = |driver: &MailboxDriver| match &driver.state {
+            State::Open(link) => !link.is_in_doubt(),
+            _ => panic!("still connected"),
+        };
+        for doubt in [true, false] {
+            if doubt {
+                mailbox.reconnect_now();
+            }
+            // The ping leaves, and before anybody can answer it, all deadlines are over.
+            assert!(driver.next().now_or_never().is_none());
+            assert_eq!(answered(&driver), !doubt);
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(3600)).await;
+            tokio::time::resume();
+            assert!(driver.next().now_or_never().is_none(), "the server gets its time again");
+            assert!(!answered(&driver), "but it is asked for a sign of life");
+            let answer = async {
+                while !answered(&driver) {
+                    let event = timeout(Duration::from_millis(10), driver.next()).await;
+                    assert!(event.is_err(), "{event:?}");
+                }
+            };
+            timeout(PATIENCE, answer).await.expect("an answer comes in time");
+        }
     }
 
     #[tokio::test]

@@ -89,6 +89,12 @@ impl Link {
         self.next_ping = now;
     }
 
+    /// Whether it still has to show that it answers.
+    #[cfg(test)]
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.probe.is_some()
+    }
+
     /// Whether the address of our end is not this machine's any more, so that nothing can arrive.
     pub(super) fn lost_its_address(&self) -> bool {
         let mut address = self.local;
@@ -124,6 +130,9 @@ impl Link {
     fn poll_ping(&mut self, cx: &mut Context<'_>) -> Result<(), Loss> {
         loop {
             let now = now();
+            if now >= self.timer.deadline() + self.probe_timeout / 4 {
+                self.handle_late(now);
+            }
             let silent = self.heard + self.ping_timeout;
             if now >= silent {
                 let silence = self.ping_timeout.as_secs_f32();
@@ -147,6 +156,14 @@ impl Link {
                 return Ok(());
             }
         }
+    }
+
+    /// It was us who did not look, asleep or without processor time. What the server sent may be here already, and what we
+    /// owed it was not sent: it gets its time again, but the connection is in doubt.
+    fn handle_late(&mut self, now: Instant) {
+        self.heard = now;
+        self.probe = None;
+        self.probe();
     }
 
     fn ponged(&mut self, payload: &[u8]) {

@@ -16,7 +16,7 @@ use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
     sync::{mpsc, watch},
-    time::{Interval, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -194,7 +194,7 @@ struct Session<'a> {
     id: ConnectionId,
     shared: &'a Shared,
     ping: Interval,
-    last_heard: tokio::time::Instant,
+    last_heard: Instant,
     /// False after a message that could not be read: only the core's last words are still to be sent.
     reading: bool,
 }
@@ -205,7 +205,7 @@ impl Session<'_> {
             let step = tokio::select! {
                 message = self.websocket.next(), if self.reading => self.received(message).await,
                 outgoing = self.inbox.recv() => self.send(outgoing).await,
-                _ = self.ping.tick() => self.check_life().await,
+                due = self.ping.tick() => self.check_life(due).await,
             };
             if let ControlFlow::Break(end) = step {
                 return end;
@@ -269,9 +269,15 @@ impl Session<'_> {
         }
     }
 
-    async fn check_life(&mut self) -> ControlFlow<End> {
+    /// Pings a client, or gives it up. This was to happen when it was `due`.
+    async fn check_life(&mut self, due: Instant) -> ControlFlow<End> {
         let timeout_after = self.shared.config.ping_timeout;
-        if clock::now() - self.last_heard > timeout_after {
+        let now = clock::now();
+        if now - due > timeout_after / 4 {
+            // It was us who did not look, asleep or without processor time: the client gets its time again.
+            self.last_heard = now;
+        }
+        if now - self.last_heard > timeout_after {
             return ControlFlow::Break(End::Gone);
         }
         match timeout(timeout_after, self.websocket.send(Message::Ping(Bytes::new()))).await {

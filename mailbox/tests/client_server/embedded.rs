@@ -8,6 +8,7 @@ use dilated_mailbox::WormholeError;
 use dilated_mailbox::client::{ClientConfig, Event};
 use dilated_mailbox::net::{Mailbox, NetConfig, client_with};
 use dilated_mailbox::server::{MailboxServer, ServerConfig, ServerHandle, StoreKind};
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -16,6 +17,16 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) handle: ServerHandle,
     task: JoinHandle<std::io::Result<()>>,
+}
+
+/// A port for a server that is to come back: nobody else gets it for as long as the socket lives.
+pub(crate) fn reserve() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that a listener can have the port, too.
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 pub(crate) async fn serve(address: SocketAddr, store: Option<&Path>) -> Running {

@@ -5,7 +5,11 @@ use std::time::Duration;
 use dilated_mailbox::WormholeError;
 use dilated_mailbox::client::Event;
 
-use crate::embedded::{Peer, serve};
+use tokio::time::timeout;
+
+use crate::embedded::{Peer, reserve, serve};
+
+const LONG: Duration = Duration::from_secs(30);
 
 fn join(address: std::net::SocketAddr) -> Peer {
     Peer::join(&[format!("ws://{address}")])
@@ -15,7 +19,8 @@ fn join(address: std::net::SocketAddr) -> Peer {
 async fn a_restart_with_a_file_is_invisible() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mailbox.sqlite");
-    let server = serve("127.0.0.1:0".parse().unwrap(), Some(&file)).await;
+    let (_port, address) = reserve();
+    let server = serve(address, Some(&file)).await;
     // Restarted while one side is lonely: its claim and its key-agreement message are in the file.
     let mut a = join(server.address);
     a.mailbox.allocate_code(2).unwrap();
@@ -49,7 +54,8 @@ async fn a_restart_with_a_file_is_invisible() {
 
 #[tokio::test]
 async fn a_server_that_forgot_everything_still_carries_on() {
-    let server = serve("127.0.0.1:0".parse().unwrap(), None).await;
+    let (_port, address) = reserve();
+    let server = serve(address, None).await;
     let (mut a, mut b) = (join(server.address), join(server.address));
     a.mailbox.allocate_code(2).unwrap();
     b.mailbox.set_code(&a.code().await).unwrap();
@@ -72,12 +78,12 @@ async fn a_server_that_forgot_everything_still_carries_on() {
 async fn the_third_is_crowded_out() {
     let server = serve("127.0.0.1:0".parse().unwrap(), None).await;
     let (mut a, mut b) = (join(server.address), join(server.address));
-    // Two who chose different words keep the nameplate busy until they notice, so nobody releases it here.
-    a.mailbox.set_code("7-x").unwrap();
-    a.until(|event| matches!(event, Event::Welcome(_)).then_some(())).await;
-    b.mailbox.input_code().unwrap().choose_nameplate("7").unwrap();
-    b.until(|event| matches!(event, Event::Welcome(_)).then_some(())).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Two who have not said their words yet keep the nameplate busy, so nobody releases it here.
+    for peer in [&mut a, &mut b] {
+        let input = peer.mailbox.input_code().unwrap();
+        input.choose_nameplate("7").unwrap();
+        timeout(LONG, input.wait_for_wordlist()).await.unwrap().unwrap();
+    }
     let mut c = join(server.address);
     c.mailbox.set_code("7-x").unwrap();
     let ended = c.until(|event| if let Event::Closed(result) = event { Some(result) } else { None }).await;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -47,6 +47,8 @@ struct Shared {
 pub(crate) struct MiniServer {
     shared: Arc<Shared>,
     address: SocketAddr,
+    /// Keeps the port while nobody listens, between a stop and a restart.
+    _reserved: TcpSocket,
     tasks: JoinSet<()>,
     certificate: Option<rustls::pki_types::CertificateDer<'static>>,
 }
@@ -74,10 +76,12 @@ impl MiniServer {
             connections: AtomicUsize::new(0),
             tls,
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut server = Self { shared, address, tasks: JoinSet::new(), certificate };
-        server.listen(listener);
+        let reserved = TcpSocket::new_v4().unwrap();
+        reserved.set_reuseaddr(true).unwrap();
+        reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = reserved.local_addr().unwrap();
+        let mut server = Self { shared, address, _reserved: reserved, tasks: JoinSet::new(), certificate };
+        server.restart().await;
         server
     }
 

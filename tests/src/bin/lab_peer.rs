@@ -115,6 +115,11 @@ impl Peer {
         config.role =
             if options["leader"] == true { RolePreference::Leader } else { RolePreference::Follower };
         config.liveness.ping_interval = seconds(options, "ping_interval")?;
+        if !options["patience"].is_null() {
+            let patience = seconds(options, "patience")?;
+            (config.liveness.silence, config.liveness.first_silence) = (patience, patience);
+            (config.liveness.ping_timeout, config.liveness.suspicion) = (patience, patience);
+        }
         config.timing.connect_timeout = seconds(options, "connect_timeout")?;
         config.linger = seconds(options, "linger")?;
         config.standby = options["standby"] == true;

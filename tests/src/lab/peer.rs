@@ -49,6 +49,9 @@ pub struct PeerConfig {
     pub relay: bool,
     /// Ours: see [`dilated::LivenessConfig::ping_interval`]. Python: between a Leader's pings, of which it misses two.
     pub ping_interval: Duration,
+    /// Ours only: how long the peer may be silent, whatever is owed, for tests in which no link is to be given up although
+    /// processes may have to wait for the processor. `None`: as in [`dilated::LivenessConfig`].
+    pub patience: Option<Duration>,
     /// Ours only: see [`dilated::ManagerTiming::connect_timeout`].
     pub connect_timeout: Duration,
     /// Ours only: see [`dilated::DilateConfig::linger`].
@@ -73,6 +76,7 @@ impl PeerConfig {
             listen: true,
             relay: false,
             ping_interval: Duration::from_millis(500),
+            patience: None,
             connect_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(10),
             dialects: Dialect::ALL.to_vec(),
@@ -124,6 +128,7 @@ impl PeerConfig {
                 "mode": "peer", "appid": APPID, "mailboxes": mailboxes, "relay": relay,
                 "leader": self.leader, "listen": self.listen,
                 "ping_interval": self.ping_interval.as_secs_f64(),
+                "patience": self.patience.map(|patience| patience.as_secs_f64()),
                 "connect_timeout": self.connect_timeout.as_secs_f64(),
                 "linger": self.linger.as_secs_f64(),
                 "dialects": Vec::from_iter(self.dialects.iter().map(|dialect| dialect.name())),

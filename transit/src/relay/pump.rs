@@ -9,7 +9,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
-    time::{interval, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::config::RelayConfig;
@@ -98,6 +98,8 @@ async fn copy(
 /// Ends when nothing has moved for a while. Looks four times in that time, so it may be late by a quarter.
 async fn idle(after: Duration, moved: &AtomicU64) {
     let mut look = interval((after / 4).max(Duration::from_millis(1)));
+    // Time in which we did not look ourselves, asleep or without processor time, is one look and not many.
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut last, mut quiet) = (moved.load(Ordering::Relaxed), 0);
     look.tick().await;
     while quiet < 4 {

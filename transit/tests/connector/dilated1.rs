@@ -15,7 +15,7 @@ use dilated_transit::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 use crate::{flush, hints, loopback, port, receive, relay, send, soon, talk};
@@ -369,13 +369,14 @@ async fn who_is_linked_waits_under_one_token() {
 
 #[tokio::test(start_paused = true)]
 async fn a_search_for_something_better_is_gentle_and_knows_what_it_wants() {
-    // Nobody listens at these ports any more.
-    let mut listeners = Vec::new();
-    for _ in 0..3 {
-        listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("bind"));
-    }
-    let ports: Vec<u16> = listeners.drain(..).map(|port| port.local_addr().expect("bound").port()).collect();
-    let (old, new, own) = (ports[0], ports[1], ports[2]);
+    // Nobody listens at these ports, and nobody else gets them.
+    let sockets = [(); 3].map(|()| {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("bind");
+        socket
+    });
+    let ports = sockets.each_ref().map(|socket| socket.local_addr().expect("bound").port());
+    let [old, new, own] = ports;
     let relay: RelayHint = format!("tcp:127.0.0.1:{own}").parse().expect("a hint");
     let config = ConnectorConfig { listen: false, relays: vec![relay.clone()], ..config(Role::Leader) };
     let mut leader = Connector::new(config).expect("no listener is needed");
