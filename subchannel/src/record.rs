@@ -23,8 +23,10 @@ use crate::id::{SeqNum, SubchannelId};
 /// limit of what is ever listened for.
 pub const MAX_NAME_LEN: usize = 4096;
 
-/// The most DATA bytes that still fit, with their header, into one Noise message of 65,519 plain bytes.
-pub const MAX_CHUNK: usize = 65_510;
+/// The most stream bytes in one DATA. A power of two, so that writes of the usual sizes leave no small remainder: that would
+/// be a DATA of its own, with an ACK of its own. That the last few bytes of a full one need a second Noise message costs
+/// less.
+pub const MAX_CHUNK: usize = 64 * 1024;
 
 const KCM: u8 = 0;
 const PING: u8 = 1;

@@ -107,7 +107,8 @@ pub(crate) fn transfer(python: &Path, mailbox: &str, bytes: u64) -> Outcome<f64>
     Ok(watch.stop()?.rate(bytes))
 }
 
-/// The rates of one subchannel from ours to a Python process, and from it to ours, in MB/s, in `ged`.
+/// The rates of one subchannel from ours to a Python process, and from it to ours, in MB/s, in `ged`. Ours has one thread,
+/// as a Python process has: the wormhole and what it carries take turns on it.
 pub(crate) fn with_ours(python: &Path, mailbox: &str, bytes: u64) -> Outcome<[f64; 2]> {
     let ours = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut theirs = Peer::start(python, mailbox)?;
@@ -125,15 +126,17 @@ pub(crate) fn with_ours(python: &Path, mailbox: &str, bytes: u64) -> Outcome<[f6
     theirs.say(json!({"cmd": "dilate", "listen": [{"name": "bench", "mode": "sink"}]}))?;
     theirs.wait_for("dilated")?;
 
+    let connector = dilated.connector_for("bench")?;
     let watch = Stopwatch::start()?;
-    ours.block_on(async {
-        let mut out = dilated.connector_for("bench")?.connect().await?;
+    let writing = ours.spawn(async move {
+        let mut out = connector.connect().await?;
         let piece = Bytes::from(vec![7; CHUNK]);
         for _ in 0..bytes / CHUNK as u64 {
             out.write_bytes(piece.clone()).await?;
         }
         Outcome::Ok(out.shutdown().await?)
-    })?;
+    });
+    ours.block_on(writing)??;
     let received = theirs.wait_for("closed")?["bytes"].as_u64();
     if received != Some(bytes) {
         return Err(format!("{received:?} bytes came of {bytes}").into());
@@ -144,14 +147,15 @@ pub(crate) fn with_ours(python: &Path, mailbox: &str, bytes: u64) -> Outcome<[f6
     theirs.say(
         json!({"cmd": "open", "id": "1", "name": "bench", "mode": "source", "size": bytes, "chunk": CHUNK}),
     )?;
-    let received = ours.block_on(async {
+    let reading = ours.spawn(async move {
         let mut incoming = listener.accept().await?;
         let mut received = 0;
         while let Some(piece) = incoming.read_chunk().await? {
             received += piece.len() as u64;
         }
         Outcome::Ok(received)
-    })?;
+    });
+    let received = ours.block_on(reading)??;
     if received != bytes {
         return Err(format!("{received} bytes came of {bytes}").into());
     }

@@ -12,12 +12,16 @@
 //! searches, and who meets it learns the generation from the handshake. When both search, both count alike. The
 //! generations differ by one at most, because nobody leaves one in which the other was not heard.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dilated_transit::Role;
 
 use super::{Action, Manager, State, Timer};
 use crate::generation::Generation;
+
+/// Candidates of one search come in a bunch: what the peer said in handshakes that were under way when the link was chosen does
+/// not mean that it lost that link.
+const BUNCH: Duration = Duration::from_millis(500);
 
 /// What to do with a link over which the peer has confirmed its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +47,9 @@ impl Manager {
             }
             State::Searching { role } => role,
             State::Linked { role, .. } if generation > self.generation => role,
-            State::Linked { role, heard, .. } => {
-                return Choice::Another { needed: role == Role::Leader && !peer_linked && !heard };
+            State::Linked { role, heard, since } => {
+                let unsure = !peer_linked && !heard && now.saturating_duration_since(since) >= BUNCH;
+                return Choice::Another { needed: role == Role::Leader && unsure };
             }
             _ => return Choice::Refuse,
         };

@@ -144,6 +144,9 @@ fn a_later_generation_takes_over_wherever_it_shows() {
 fn another_link_is_needed_only_if_the_peer_may_not_have_the_first() {
     let mut leader = searching(Role::Leader);
     leader.candidate(0, false);
+    let bunch = "found in the same moment as the first";
+    assert_eq!(leader.candidate(0, false), Choice::Another { needed: false }, "{bunch}");
+    leader.now += Duration::from_millis(500);
     assert_eq!(leader.candidate(0, false), Choice::Another { needed: true });
     assert_eq!(leader.candidate(0, true), Choice::Another { needed: false });
     leader.manager.handle_heard();

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_never_exceeds_one_noise_message() {
+    fn a_chunk_never_exceeds_its_limit() {
         for step in [1000, MAX_CHUNK - 1, MAX_CHUNK] {
             let mut send = SendSide::default();
             for _ in 0..7 {

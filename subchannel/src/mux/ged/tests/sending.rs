@@ -73,6 +73,19 @@ fn shared_memory_is_cut_at_record_size_and_not_copied() {
 }
 
 #[test]
+fn writes_of_the_usual_sizes_leave_no_remainders() {
+    let mut mux = mux();
+    let key = ready(mux.open(&name("p")));
+    sent(&mut mux);
+    for (length, records) in [(32 << 10, 1), (64 << 10, 1), (128 << 10, 2), (1 << 20, 16)] {
+        let mut rest = Bytes::from(vec![1; length]);
+        assert_eq!(ready(mux.write_bytes(key, &mut rest)), length);
+        let sizes: Vec<_> = sent(&mut mux).iter().map(|record| record.body().len()).collect();
+        assert_eq!(sizes, vec![length / records; records]);
+    }
+}
+
+#[test]
 fn writers_wait_at_the_limit_and_all_wake_at_half() {
     let limit = 100_000;
     let mut mux = running(MuxConfig { outbox_limit: limit, ..MuxConfig::default() });
