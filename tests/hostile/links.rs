@@ -2,7 +2,7 @@
 
 use dilated::LinkStatus;
 use dilated_subchannel::frame::{Frame, Violation};
-use dilated_transit::{Offer, Role};
+use dilated_transit::{LinkHandshake, Offer, Role};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     credit::open,
+    peer::drive,
     wire::Wire,
     world::{World, soon, until},
 };
@@ -118,16 +119,7 @@ async fn a_follower_that_offers_one_link_after_the_other() {
 async fn candidate(world: &World) -> TcpStream {
     let mut handshake = world.hostile.handshake(Offer { generation: 0, linked: true });
     let mut stream = world.hostile.connect().await;
-    let mut buffer = [0; 1024];
-    while !handshake.awaits_choice() {
-        if let Some(bytes) = handshake.poll_output() {
-            stream.write_all(&bytes).await.expect("the victim listens");
-            continue;
-        }
-        let read = stream.read(&mut buffer).await.expect("the victim answers");
-        assert!(read > 0, "the victim hung up: {}", handshake.handle_eof());
-        handshake.handle_input(&buffer[..read]).expect("the victim is honest");
-    }
+    drive(&mut handshake, &mut stream, LinkHandshake::awaits_choice).await;
     let confirmation = handshake.poll_output().expect("its confirmation");
     stream.write_all(&confirmation).await.expect("the victim listens");
     stream

@@ -110,22 +110,31 @@ impl Hostile {
     async fn shake(&self, generation: u64) -> Wire {
         let mut handshake = self.handshake(Offer { generation, linked: false });
         let mut stream = self.connect().await;
-        let mut buffer = [0; 1024];
-        while !handshake.is_confirmed() {
-            if let Some(bytes) = handshake.poll_output() {
-                stream.write_all(&bytes).await.expect("the victim listens");
-                continue;
-            }
-            let read = stream.read(&mut buffer).await.expect("the victim answers");
-            assert!(read > 0, "the victim hung up: {}", handshake.handle_eof());
-            handshake.handle_input(&buffer[..read]).expect("the victim is honest");
-        }
+        drive(&mut handshake, &mut stream, LinkHandshake::is_confirmed).await;
         let (sealer, opener) = handshake.into_pipe().expect("confirmed");
         let mut wire = Wire::new(stream, sealer, opener);
         if self.role == Role::Leader {
             wire.record(KCM).await.expect("the victim waits for it");
         }
         wire
+    }
+}
+
+/// Goes on with an honest handshake until it is `done`.
+pub(crate) async fn drive(
+    handshake: &mut LinkHandshake,
+    stream: &mut TcpStream,
+    done: impl Fn(&LinkHandshake) -> bool,
+) {
+    let mut buffer = [0; 1024];
+    while !done(handshake) {
+        if let Some(bytes) = handshake.poll_output() {
+            stream.write_all(&bytes).await.expect("the victim listens");
+            continue;
+        }
+        let read = stream.read(&mut buffer).await.expect("the victim answers");
+        assert!(read > 0, "the victim hung up: {}", handshake.handle_eof());
+        handshake.handle_input(&buffer[..read]).expect("the victim is honest");
     }
 }
 

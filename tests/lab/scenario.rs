@@ -43,6 +43,15 @@ impl Pairing {
         matches!(self, Pairing::PythonFollows | Pairing::PythonLeads)
     }
 
+    /// Ours could speak `dilated-1` with each other, and may not. With a Python peer it is for them to find out.
+    fn is_confined_to_ged(self) -> bool {
+        matches!(self, Pairing::GedALeads | Pairing::GedBLeads)
+    }
+
+    fn speaks_ged(self) -> bool {
+        self.with_python() || self.is_confined_to_ged()
+    }
+
     fn config(self, host: Host) -> PeerConfig {
         let a_leads = matches!(self, Pairing::ALeads | Pairing::GedALeads | Pairing::PythonFollows);
         let leads = (host == Host::A) == a_leads;
@@ -50,7 +59,7 @@ impl Pairing {
             return PeerConfig::python(leads);
         }
         let mut config = PeerConfig::new(leads);
-        if matches!(self, Pairing::GedALeads | Pairing::GedBLeads) {
+        if self.is_confined_to_ged() {
             config.dialects = vec![Dialect::Ged];
         }
         config
@@ -247,11 +256,16 @@ impl Scenario {
         self.b.mailbox(false).await;
     }
 
-    /// Waits until both sides have a link of a later generation. In `dilated-1` one may take the place of another within
-    /// the first: two that were found at the same moment.
+    /// Waits until both sides have a link of a later generation. In `ged` it is the next that there is. In `dilated-1` one
+    /// may first take the place of another within the first generation: two that were found at the same moment.
     pub(crate) async fn relinked(&mut self) {
-        for peer in [&mut self.a, &mut self.b] {
-            while peer.connected().await.number == 0 {}
+        let may_replace = !self.pairing.speaks_ged();
+        for (host, peer) in [("A", &mut self.a), ("B", &mut self.b)] {
+            let mut link = peer.connected().await;
+            while may_replace && link.number == 0 {
+                link = peer.connected().await;
+            }
+            assert!(link.number > 0, "{host} has a link of the first generation again: {link:?}");
         }
     }
 

@@ -15,8 +15,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, U
 use bytes::Bytes;
 
 use crate::{
-    Outcome,
     measure::{Spent, Stopwatch},
+    program::Outcome,
 };
 
 /// Plaintext of one record, in bytes: with its tag it is what Noise allows.

@@ -12,7 +12,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::Outcome;
+use crate::program::Outcome;
 
 /// How the two ends of a link share the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -12,6 +12,7 @@
 //!                                      or both in one with a thread for each core
 //! ```
 //!
+//! The case `allocations` is a program of its own, `--bench allocations`, with the same options: `allocations.rs` says why.
 //! `DILATED_BENCH_SMOKE` only shows that the cases run. `DILATED_BENCH_MIB` sets the size of a transfer. The Python row
 //! of `bulk` needs `DILATED_PYTHON`, the interpreter of a virtual environment with `tests/python/requirements.txt`, and
 //! `DILATED_INTEROP_NETNS=1`, which says that this is a network namespace without a way out: Python peers advertise
@@ -24,32 +25,22 @@ mod host;
 mod measure;
 mod options;
 mod pair;
+mod program;
 mod python;
 mod report;
 mod traffic;
 
-use std::error::Error;
-
-use crate::{options::Plan, pair::World, report::Report};
-
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use crate::{options::Case, program::Outcome};
 
 fn main() -> Outcome<()> {
-    let plan = Plan::from_arguments()?;
-    // Only waits for what happens on the hosts.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let world = World::start(plan.flavour, plan.dialect).await?;
-        if let Some((case, counts)) = &plan.child {
-            let numbers = cases::measure(*case, counts, &world).await?;
-            numbers.iter().for_each(|number| println!("{number}"));
-            return Ok(());
-        }
-        let mut report = Report::new(plan.markdown);
-        report.begin(&plan, &world.probe().await?);
-        for case in &plan.cases {
-            cases::run(*case, &plan, &world, &mut report).await.map_err(|e| format!("{case}: {e}"))?;
-        }
-        Ok(())
-    })
+    program::run(&[
+        Case::Bulk,
+        Case::Streams,
+        Case::Echo,
+        Case::Messages,
+        Case::Idle,
+        Case::Churn,
+        Case::Cpu,
+        Case::Stalled,
+    ])
 }

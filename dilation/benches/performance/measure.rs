@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::Outcome;
+use alloc_tracker::{ProcessSpan, Session};
+
+use crate::program::Outcome;
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 pub(crate) fn now() -> Instant {
@@ -18,6 +20,15 @@ pub(crate) struct Spent {
     pub(crate) time: Duration,
     /// Of all threads of this process together.
     pub(crate) cpu: Duration,
+    /// By all threads; nothing unless the allocator of the program counts.
+    pub(crate) allocated: Allocated,
+}
+
+/// What was asked of the allocator; growing something asks for all of it again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allocated {
+    pub(crate) times: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Spent {
@@ -37,16 +48,28 @@ impl Spent {
 pub(crate) struct Stopwatch {
     started: Instant,
     cpu: Duration,
+    allocations: Session,
+    span: ProcessSpan,
 }
 
 impl Stopwatch {
     pub(crate) fn start() -> Outcome<Stopwatch> {
-        Ok(Stopwatch { cpu: cpu_time()?, started: now() })
+        let cpu = cpu_time()?;
+        let allocations = Session::new().no_stdout().no_file();
+        let span = allocations.operation("measured").measure_process().iterations(1);
+        Ok(Stopwatch { cpu, allocations, span, started: now() })
     }
 
-    pub(crate) fn stop(&self) -> Outcome<Spent> {
+    pub(crate) fn stop(self) -> Outcome<Spent> {
         let time = now().saturating_duration_since(self.started);
-        Ok(Spent { time, cpu: cpu_time()?.saturating_sub(self.cpu) })
+        // Its end is what it counts to.
+        drop(self.span);
+        let cpu = cpu_time()?.saturating_sub(self.cpu);
+        let report = self.allocations.to_report();
+        let (_, counted) = report.operations().next().ok_or("the allocations were not counted")?;
+        let allocated =
+            Allocated { times: counted.total_allocations_count(), bytes: counted.total_bytes_allocated() };
+        Ok(Spent { time, cpu, allocated })
     }
 }
 

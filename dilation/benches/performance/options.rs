@@ -4,7 +4,7 @@ use std::{env, fmt, str::FromStr, time::Duration};
 
 use dilated::Dialect;
 
-use crate::{Outcome, cases, host::Flavour};
+use crate::{cases, host::Flavour, program::Outcome};
 
 /// One benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +17,11 @@ pub(crate) enum Case {
     Churn,
     Cpu,
     Stalled,
+    Allocations,
 }
 
 impl Case {
-    const ALL: [(Case, &str); 8] = [
+    const ALL: [(Case, &str); 9] = [
         (Case::Bulk, "bulk"),
         (Case::Streams, "streams"),
         (Case::Echo, "echo"),
@@ -29,6 +30,7 @@ impl Case {
         (Case::Churn, "churn"),
         (Case::Cpu, "cpu"),
         (Case::Stalled, "stalled"),
+        (Case::Allocations, "allocations"),
     ];
 }
 
@@ -77,8 +79,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A smoke test unless `cargo bench` runs us, which passes `--bench`: `cargo test --all-targets` wants no more.
-    pub(crate) fn from_arguments() -> Outcome<Plan> {
+    /// A smoke test unless `cargo bench` runs us, which passes `--bench`: `cargo test --all-targets` wants no more. Of the
+    /// cases only those that are the program's `own`: the same arguments may be for several programs.
+    pub(crate) fn from_arguments(own: &[Case]) -> Outcome<Plan> {
         let mut plan = Plan {
             cases: Vec::new(),
             markdown: false,
@@ -116,8 +119,9 @@ impl Plan {
             plan.bytes = Some(mib.parse::<u64>()? << 20);
         }
         if plan.cases.is_empty() {
-            plan.cases = Case::ALL.map(|(case, _)| case).to_vec();
+            plan.cases = own.to_vec();
         }
+        plan.cases.retain(|case| own.contains(case));
         Ok(plan)
     }
 

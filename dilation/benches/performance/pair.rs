@@ -9,10 +9,10 @@ use dilated::{
 use dilated_transit::has_aes;
 
 use crate::{
-    Outcome,
     baseline::Cipher,
     host::{Flavour, Host},
     measure::now,
+    program::Outcome,
 };
 
 /// A mailbox server, at which pairs meet.

@@ -12,7 +12,7 @@ use dilated::{DilateConfig, Wormhole};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use crate::{Outcome, measure::Stopwatch, traffic::CHUNK};
+use crate::{measure::Stopwatch, program::Outcome, traffic::CHUNK};
 
 /// As in `tests/python/peer.py`.
 const APPID: &str = "dilated.test/interop";

@@ -17,6 +17,10 @@ pub(crate) enum Unit {
     Bytes,
     /// Of processor, for 10^9 bytes.
     SecondsPerGigabyte,
+    /// Times, for 10^6 bytes.
+    PerMegabyte,
+    /// Bytes, for 10^6 bytes.
+    BytesPerMegabyte,
 }
 
 impl Unit {
@@ -28,6 +32,8 @@ impl Unit {
             Unit::PerSecond => format!("{:.1} k/s", value / 1e3),
             Unit::Bytes => format!("{value:.0} B"),
             Unit::SecondsPerGigabyte => format!("{value:.2} s/GB"),
+            Unit::PerMegabyte => format!("{value:.2} /MB"),
+            Unit::BytesPerMegabyte => format!("{value:.0} B/MB"),
         }
     }
 }

@@ -17,10 +17,10 @@ use tokio::{
 };
 
 use crate::{
-    Outcome,
     host::Host,
     measure::{Spent, Stopwatch, now},
     pair::Pair,
+    program::Outcome,
 };
 
 /// Bytes in one write of bulk.

@@ -53,6 +53,21 @@ fn string<'a>(request: &'a Map<String, Value>, key: &str) -> Result<&'a str, Fau
         .ok_or_else(|| Fault::invalid(format!("'{key}' must be a string")))
 }
 
+/// A key that may be left out after an earlier request had it, and may not differ from it then.
+fn string_as_before<'a>(
+    request: &'a Map<String, Value>,
+    key: &str,
+    before: Option<&'a str>,
+    differs: &'static str,
+    missing: &'static str,
+) -> Result<&'a str, Fault> {
+    match (request.get(key), before) {
+        (Some(value), Some(before)) if value.as_str() != Some(before) => Err(Fault::error(differs)),
+        (Some(_), _) => string(request, key),
+        (None, before) => before.ok_or_else(|| Fault::error(missing)),
+    }
+}
+
 fn at_most(key: &str, len: usize, most: usize) -> Result<(), Fault> {
     if len > most { Err(Fault::error(format!("'{key}' may have at most {most} bytes"))) } else { Ok(()) }
 }
@@ -173,15 +188,13 @@ impl<S: Store> Core<S> {
         if connection.released {
             return Err(Fault::error("only one release per connection"));
         }
-        let claimed = connection.claimed.as_deref();
-        let name = match (request.get("nameplate"), claimed) {
-            (Some(name), Some(claimed)) if name.as_str() != Some(claimed) => {
-                return Err(Fault::error("release and claim must use same nameplate"));
-            }
-            (Some(_), _) => string(request, "nameplate")?,
-            (None, Some(claimed)) => claimed,
-            (None, None) => return Err(Fault::error("release without nameplate must follow claim")),
-        };
+        let name = string_as_before(
+            request,
+            "nameplate",
+            connection.claimed.as_deref(),
+            "release and claim must use same nameplate",
+            "release without nameplate must follow claim",
+        )?;
         self.registry.release(&binding.app, name, &binding.side, now)?;
         connection.released = true;
         self.send(connection.id, now, "released", json!({}));
@@ -258,15 +271,14 @@ impl<S: Store> Core<S> {
         if connection.closed {
             return Err(Fault::error("only one close per connection"));
         }
-        let opened = connection.mailbox.as_deref();
-        let id = match (request.get("mailbox"), opened) {
-            (Some(id), Some(opened)) if id.as_str() != Some(opened) => {
-                return Err(Fault::error("open and close must use same mailbox"));
-            }
-            (Some(_), _) => string(request, "mailbox")?.to_owned(),
-            (None, Some(opened)) => opened.to_owned(),
-            (None, None) => return Err(Fault::error("close without mailbox must follow open")),
-        };
+        let id = string_as_before(
+            request,
+            "mailbox",
+            connection.mailbox.as_deref(),
+            "open and close must use same mailbox",
+            "close without mailbox must follow open",
+        )?;
+        let id = id.to_owned();
         let mood = Mood::from_json(request.get("mood"));
         let gone = self.registry.close(&binding.app, &id, &binding.side, mood, now)?;
         self.unsubscribe(connection);

@@ -116,7 +116,7 @@ impl Multiplexer {
             next_ticket: 0,
             listeners: BTreeMap::new(),
             driver: DriverWakers::default(),
-            retired: Vec::new(),
+            retired: Wakes::default(),
         };
         Multiplexer { shared: Arc::new(Shared { inner: Mutex::new(inner) }) }
     }
@@ -215,7 +215,7 @@ struct Inner {
     driver: DriverWakers,
     /// Wakers that were replaced. Dropping one may drop a task and with it a handle of ours, so it is
     /// not done under the lock.
-    retired: Vec<Waker>,
+    retired: Wakes,
 }
 
 impl Shared {

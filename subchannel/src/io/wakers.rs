@@ -67,7 +67,7 @@ impl DriverWakers {
     }
 }
 
-/// Wakers on their way out of the lock. Mostly there is none, or one: no allocation for that.
+/// Wakers on their way out of the lock, to be woken or dropped there. Mostly there is none, or one: no allocation for that.
 #[derive(Debug, Default)]
 pub(super) struct Wakes {
     first: Option<Waker>,
@@ -86,6 +86,12 @@ impl Wakes {
     /// Call without the lock: a waker may do anything.
     pub(super) fn wake(self) {
         self.first.into_iter().chain(self.others).for_each(Waker::wake);
+    }
+}
+
+impl Extend<Waker> for Wakes {
+    fn extend<T: IntoIterator<Item = Waker>>(&mut self, wakers: T) {
+        wakers.into_iter().for_each(|waker| self.add(Some(waker)));
     }
 }
 

@@ -233,44 +233,30 @@ impl Drop for WriteHalf {
     }
 }
 
-/// Both `AsyncWrite`s for `$type`, by way of the half that `$half` names.
+/// Both `AsyncWrite`s for `$type`, by way of the half that `$half` names. They differ in what they call the end.
 macro_rules! impl_write {
+    (@ $trait:path, $poll_end:ident, $type:ty $(, $half:ident)?) => {
+        impl $trait for $type {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                self$(.$half)?.poll_write_slice(cx, buf).map_err(io::Error::from)
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(self$(.$half)?.check_flush().map_err(io::Error::from))
+            }
+
+            fn $poll_end(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(self$(.$half)?.shut_down().map_err(io::Error::from))
+            }
+        }
+    };
     ($type:ty $(, $half:ident)?) => {
-        impl tokio::io::AsyncWrite for $type {
-            fn poll_write(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buf: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                self$(.$half)?.poll_write_slice(cx, buf).map_err(io::Error::from)
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(self$(.$half)?.check_flush().map_err(io::Error::from))
-            }
-
-            fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(self$(.$half)?.shut_down().map_err(io::Error::from))
-            }
-        }
-
-        impl futures::io::AsyncWrite for $type {
-            fn poll_write(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buf: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                self$(.$half)?.poll_write_slice(cx, buf).map_err(io::Error::from)
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(self$(.$half)?.check_flush().map_err(io::Error::from))
-            }
-
-            fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(self$(.$half)?.shut_down().map_err(io::Error::from))
-            }
-        }
+        impl_write!(@ tokio::io::AsyncWrite, poll_shutdown, $type $(, $half)?);
+        impl_write!(@ futures::io::AsyncWrite, poll_close, $type $(, $half)?);
     };
 }
 

@@ -7,12 +7,13 @@
 //! * [`dilated1`]: offsets and credit for each.
 //!
 //! [`Mux`] is whichever of them the two sides have agreed on. What both need is beside them: the names that
-//! something listens for, limits, errors.
+//! something listens for, the gate that writers pass, limits, errors.
 
 mod config;
 pub mod dilated1;
 mod error;
 mod facade;
+mod gate;
 pub mod ged;
 mod names;
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! Handshakes of `dilated-1`.
 
-use data_encoding::HEXLOWER;
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::*;
+use super::{
+    tests::{bombard, hex},
+    *,
+};
 use crate::pipe::{MAX_NOISE_PLAINTEXT, SealError};
 
 const KEY: [u8; 32] = [1; 32];
@@ -179,10 +181,6 @@ fn vectors() -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-fn hex(value: &Value) -> Vec<u8> {
-    HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap()
-}
-
 #[test]
 fn vectors_of_whole_sessions() {
     let vectors = vectors();
@@ -261,20 +259,10 @@ proptest! {
         chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..90), 0..6),
     ) {
         let role = if leader { Role::Leader } else { Role::Follower };
-        let mut victim = machine(role, aes, offer(1, false));
+        let victim = machine(role, aes, offer(1, false));
         let mut start = prologue(role.other()).to_vec();
         start.extend_from_slice(&[0, 0, 0, 57]);
         start.truncate(honest);
-        let mut failed = victim.handle_input(&start).err();
-        for chunk in chunks {
-            let result = victim.handle_input(&chunk);
-            if let Some(error) = &failed {
-                prop_assert_eq!(result.as_ref(), Err(error));
-            }
-            failed = result.err();
-            prop_assert_eq!((victim.peer_offer(), victim.generation()), (None, None));
-        }
-        victim.handle_eof();
-        prop_assert!(victim.into_pipe().is_none());
+        bombard(victim, &start, &chunks);
     }
 }

@@ -19,6 +19,10 @@ pub(super) const KEPT: usize = 1024 * 1024;
 /// Buffers that are remembered while somebody holds messages in them.
 const SPENT: usize = 16;
 
+/// Bytes between two times that the socket had nothing, below which the link is at rest: pings, but hardly ever the end of a
+/// burst, which may be followed by the next at once.
+const REST: usize = 4096;
+
 /// Makes room to read, and takes buffers up again when all messages in them are gone: a new one costs a page fault for every
 /// 4 KiB.
 #[derive(Debug, Default)]
@@ -68,9 +72,10 @@ impl Buffers {
         self.burst = self.burst.saturating_add(bytes);
     }
 
-    /// The socket has nothing. After little traffic the link is at rest, and gives back what it kept for more.
+    /// The socket has nothing. After little traffic the link is at rest, and gives back what it kept for more. After none
+    /// nobody knows: whoever has it polled may have come for something else.
     pub(super) fn handle_pending(&mut self) {
-        if std::mem::take(&mut self.burst) < RECORD {
+        if (1..REST).contains(&std::mem::take(&mut self.burst)) {
             self.spent = VecDeque::new();
         }
     }
@@ -123,6 +128,25 @@ mod tests {
         buffers.handle_read(100);
         buffers.handle_pending();
         assert!(buffers.spent.is_empty());
+    }
+
+    #[test]
+    fn between_two_bursts_they_are_kept() {
+        let (mut buffers, mut buffer) = (Buffers::default(), BytesMut::new());
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            buffers.make_room(&mut buffer, 0);
+            held.push(fill(&mut buffer, RECORD));
+        }
+        drop(held);
+        let spent = buffers.spent.len();
+        assert!(spent >= 3, "{spent}");
+        for burst in [RECORD, RECORD / 4, RECORD / 4, READ] {
+            buffers.handle_read(burst);
+            buffers.handle_pending();
+            buffers.handle_pending();
+        }
+        assert_eq!(buffers.spent.len(), spent);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! One transfer over one subchannel or over many: its rate, and what it costs the processor.
 
 use crate::{
-    Outcome,
     baseline::{self, Cipher, Load},
     measure::{Spent, median},
     options::{Case, Plan},
     pair::{Pair, World},
+    program::Outcome,
     python,
     report::{Figure, Report, Target, Unit},
     traffic::transfer,

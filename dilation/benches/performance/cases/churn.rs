@@ -2,10 +2,10 @@
 
 use super::child;
 use crate::{
-    Outcome,
     measure::{float, float_of, median, now, resident},
     options::{Case, Plan},
     pair::{Pair, World},
+    program::Outcome,
     report::{Figure, Report, Target, Unit},
 };
 

@@ -3,11 +3,11 @@
 use std::sync::{Arc, atomic::AtomicU64};
 
 use crate::{
-    Outcome,
     host::Host,
     measure::Latency,
     options::{Case, Plan},
     pair::{Pair, World},
+    program::Outcome,
     report::{Figure, Report, Target, Unit},
     traffic::{self, Flood},
 };

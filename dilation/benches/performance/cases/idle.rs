@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::child;
 use crate::{
-    Outcome,
     measure::{float, float_of, median, resident},
     options::{Case, Plan},
     pair::World,
+    program::Outcome,
     report::{Figure, Report, Target, Unit},
 };
 

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use dilated::Subchannel;
 
 use crate::{
-    Outcome,
     baseline::{self, Load},
     measure::{Spent, Stopwatch, float_of, median},
     options::{Case, Plan},
     pair::{Pair, World},
+    program::Outcome,
     report::{Figure, Report, Target, Unit},
 };
 

@@ -1,5 +1,6 @@
 //! The cases. Each measures ours and its baseline in turns, so that a disturbance hits both.
 
+mod allocations;
 mod bulk;
 mod churn;
 mod echo;
@@ -12,9 +13,9 @@ use std::{env, process::Command};
 use dilated::Dialect;
 
 use crate::{
-    Outcome,
     options::{Case, GED, Plan},
     pair::World,
+    program::Outcome,
     report::Report,
 };
 
@@ -29,6 +30,7 @@ pub(crate) async fn run(case: Case, plan: &Plan, world: &World, report: &mut Rep
         Case::Idle => idle::run(plan, world, report),
         Case::Churn => churn::run(plan, world, report),
         Case::Stalled => stalled::run(plan, world, report).await,
+        Case::Allocations => allocations::run(plan, world, report).await,
     }
 }
 

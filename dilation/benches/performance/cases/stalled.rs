@@ -6,10 +6,10 @@ use std::sync::{
 };
 
 use crate::{
-    Outcome,
     measure::{Stopwatch, float, median},
     options::{Case, Plan},
     pair::World,
+    program::Outcome,
     report::{Figure, Report, Target, Unit},
     traffic::{self, Flood},
 };

@@ -86,62 +86,6 @@ impl LinkCredit {
     }
 }
 
-/// Bounds what is written and not acknowledged, for all subchannels.
-#[derive(Debug)]
-pub(super) struct Outbox {
-    bytes: usize,
-    limit: usize,
-    /// Someone was refused for want of room. Nobody is admitted until half is free, else those who happen to ask at
-    /// the right moment would starve those who wait.
-    gate_closed: bool,
-}
-
-impl Outbox {
-    pub(super) fn new(limit: usize) -> Self {
-        Outbox { bytes: 0, limit, gate_closed: false }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Room for bytes of a stream; closes the gate if there is none.
-    pub(super) fn room(&mut self) -> usize {
-        let room = self.limit.saturating_sub(self.bytes);
-        self.gate_closed |= room == 0;
-        if self.gate_closed { 0 } else { room }
-    }
-
-    /// Whether something indivisible may enter: it fits, or less than half is in use, so that a message above the
-    /// limit can be sent, too. Closes the gate if not.
-    pub(super) fn admits(&mut self, len: usize) -> bool {
-        let fits = self.bytes.saturating_add(len) <= self.limit || self.bytes <= self.limit / 2;
-        self.gate_closed |= !fits;
-        !self.gate_closed
-    }
-
-    /// Whether someone waits and may now be woken; opens the gate.
-    pub(super) fn reopen(&mut self) -> bool {
-        let reopen = self.gate_closed && self.bytes <= self.limit / 2;
-        self.gate_closed &= !reopen;
-        reopen
-    }
-
-    pub(super) fn is_gate_closed(&self) -> bool {
-        self.gate_closed
-    }
-
-    /// A cost has become another.
-    pub(super) fn recharge(&mut self, from: usize, to: usize) {
-        self.bytes = self.bytes + to - from;
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.bytes = 0;
-        self.gate_closed = false;
-    }
-}
-
 /// So much at once, and so much more in each second, of something that costs the peer little and us more.
 #[derive(Debug)]
 pub(super) struct Allowance {

@@ -38,13 +38,13 @@ use std::{
 
 pub use self::{batch::Batch, params::Params};
 use self::{
-    credit::{Allowance, LinkCredit, Outbox},
+    credit::{Allowance, LinkCredit},
     flight::Flight,
     schedule::Schedule,
     slots::{Routes, Slots},
     stream::{Active, Stream, flag},
 };
-use super::{EndReason, Event, MuxConfig, Names, Progress, StreamKey, Usage};
+use super::{EndReason, Event, MuxConfig, Names, Progress, StreamKey, Usage, gate::Gate};
 pub use crate::frame::Violation;
 use crate::{
     id::{Parity, SubchannelId},
@@ -104,7 +104,7 @@ pub struct Mux {
     acknowledge_at: Option<Instant>,
     schedule: Schedule,
     credit: LinkCredit,
-    outbox: Outbox,
+    outbox: Gate,
     /// Writers that wait for the outbox, in their order.
     blocked: VecDeque<StreamKey>,
     /// Someone waits to open.
@@ -185,7 +185,7 @@ impl Mux {
             acknowledge_at: None,
             schedule: Schedule::default(),
             credit: LinkCredit::new(peer.link_credit, own.link_credit),
-            outbox: Outbox::new(config.outbox_limit),
+            outbox: Gate::new(config.outbox_limit),
             blocked: VecDeque::new(),
             openers_wait: false,
             names,
@@ -345,7 +345,7 @@ impl Mux {
             subchannels: self.slots.len() - usize::from(self.slots.get(0).is_some_and(Stream::is_control)),
             pending_opens: self.names.waiting(),
             read_paused: false,
-            writers_wait: self.outbox.is_gate_closed(),
+            writers_wait: self.outbox.is_closed(),
         }
     }
 

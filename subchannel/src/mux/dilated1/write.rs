@@ -180,7 +180,7 @@ impl Mux {
             stream.flags.set(flag::WAITS_FOR_QUEUE);
             return None;
         }
-        let room = self.outbox.room();
+        let room = self.outbox.room(0);
         if room == 0 {
             self.wait_for_outbox(slot);
             return None;

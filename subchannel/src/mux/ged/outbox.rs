@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{SeqNum, SubchannelId},
-    mux::{Progress, RECORD_OVERHEAD, StreamKey},
+    mux::{Progress, RECORD_OVERHEAD, StreamKey, gate::Gate},
     record::{Name, Record},
 };
 
@@ -50,28 +50,17 @@ pub(super) struct Outbox {
     next_seq: u64,
     /// Index in `sent` of the next record to put on the current link.
     cursor: usize,
-    /// Cost of everything written and not acknowledged, whether in `sent` or still with its stream.
-    bytes: usize,
-    limit: usize,
-    /// Someone was refused for want of room. Nobody is admitted until half is free, else those who
-    /// happen to ask at the right moment would starve those who wait.
-    gate_closed: bool,
+    /// Holds the cost of everything written and not acknowledged, whether in `sent` or still with its stream.
+    gate: Gate,
 }
 
 impl Outbox {
     pub(super) fn new(limit: usize, first_seq: u32) -> Self {
-        Outbox {
-            sent: VecDeque::new(),
-            next_seq: first_seq.into(),
-            cursor: 0,
-            bytes: 0,
-            limit,
-            gate_closed: false,
-        }
+        Outbox { sent: VecDeque::new(), next_seq: first_seq.into(), cursor: 0, gate: Gate::new(limit) }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.gate.bytes()
     }
 
     pub(super) fn unacknowledged(&self) -> usize {
@@ -85,33 +74,26 @@ impl Outbox {
 
     /// Room for stream bytes in a new chunk; closes the gate if there is none.
     pub(super) fn room(&mut self) -> usize {
-        let room = self.limit.saturating_sub(self.bytes + RECORD_OVERHEAD);
-        self.gate_closed |= room == 0;
-        if self.gate_closed { 0 } else { room }
+        self.gate.room(RECORD_OVERHEAD)
     }
 
-    /// Whether something indivisible may enter: it fits, or less than half is in use, so that a message
-    /// above the limit can be sent too. Closes the gate if not.
+    /// Whether something indivisible of this cost may enter; closes the gate if not.
     pub(super) fn admits(&mut self, cost: usize) -> bool {
-        let fits = self.bytes + cost <= self.limit || self.bytes <= self.limit / 2;
-        self.gate_closed |= !fits;
-        !self.gate_closed
+        self.gate.admits(cost)
     }
 
     /// Whether someone waits and may now be woken; opens the gate.
     pub(super) fn reopen(&mut self) -> bool {
-        let reopen = self.gate_closed && self.bytes <= self.limit / 2;
-        self.gate_closed &= !reopen;
-        reopen
+        self.gate.reopen()
     }
 
     /// Whether someone waits.
     pub(super) fn is_gate_closed(&self) -> bool {
-        self.gate_closed
+        self.gate.is_closed()
     }
 
     pub(super) fn charge(&mut self, cost: usize) {
-        self.bytes += cost;
+        self.gate.recharge(0, cost);
     }
 
     pub(super) fn is_exhausted(&self) -> bool {
@@ -159,7 +141,7 @@ impl Outbox {
         }
         let sent = self.sent.pop_front()?;
         self.cursor = self.cursor.saturating_sub(1);
-        self.bytes -= sent.payload.cost();
+        self.gate.recharge(sent.payload.cost(), 0);
         if self.sent.is_empty() {
             release_if_large(&mut self.sent);
         }
@@ -169,8 +151,7 @@ impl Outbox {
     pub(super) fn clear(&mut self) {
         self.sent = VecDeque::new();
         self.cursor = 0;
-        self.bytes = 0;
-        self.gate_closed = false;
+        self.gate.clear();
     }
 
     fn first_seq(&self) -> u64 {
@@ -263,17 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_opens_at_half_for_all() {
-        let mut outbox = Outbox::new(1000, 0);
-        assert!(outbox.admits(5000), "an empty outbox takes a message above its limit");
-        outbox.charge(5000);
-        assert!(!outbox.admits(1));
-        outbox.bytes = 501;
-        assert_eq!(outbox.room(), 0, "shut for those who did not wait, too");
-        assert!(!outbox.reopen());
-        outbox.bytes = 500;
-        assert!(outbox.is_gate_closed() && outbox.reopen());
-        assert_eq!(outbox.room(), 500 - RECORD_OVERHEAD);
-        assert!(!outbox.reopen());
+    fn what_is_acknowledged_makes_room() {
+        let mut outbox = Outbox::new(4 * RECORD_OVERHEAD, 0);
+        for id in 0..4 {
+            stamp(&mut outbox, id);
+        }
+        assert_eq!((outbox.room(), outbox.is_gate_closed()), (0, true));
+        assert!(outbox.retire(SeqNum(1)).is_some() && !outbox.reopen());
+        assert!(outbox.retire(SeqNum(1)).is_some() && outbox.reopen());
+        assert_eq!(outbox.room(), RECORD_OVERHEAD, "behind the overhead of the chunk itself");
     }
 }
