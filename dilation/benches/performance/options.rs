@@ -143,7 +143,13 @@ impl Plan {
         self.bytes.unwrap_or_else(|| self.pick(1 << 30, 256 << 20, 4 << 20))
     }
 
-    /// Subchannels at once that share the bytes of one transfer.
+    /// The bytes of a transfer over many subchannels: not fewer with `--quick`, for then each has so little that its first
+    /// and last byte cost more than all between them.
+    pub(crate) fn shared_bytes(&self) -> u64 {
+        self.bytes.unwrap_or_else(|| self.pick(1 << 30, 1 << 30, 4 << 20))
+    }
+
+    /// Subchannels at once that share them.
     pub(crate) fn crowds(&self) -> [usize; 2] {
         [100, self.pick(10_000, 10_000, 200)]
     }

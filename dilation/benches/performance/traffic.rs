@@ -13,7 +13,8 @@ use dilated::Subchannel;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    sync::{oneshot, watch},
+    task::{JoinHandle, yield_now},
 };
 
 use crate::{
@@ -57,25 +58,51 @@ async fn read(mut subchannel: Subchannel, bytes: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// Carries `bytes` over `count` new subchannels at once. Opening them is not part of what is measured.
+/// Carries `bytes` over `count` new subchannels at once. Opening them and making a task for each end is not part of what is
+/// measured: the clock runs from the word that lets the writers begin until the last reader has seen its end.
 pub(crate) async fn transfer(pair: &mut Pair, bytes: u64, count: usize) -> Outcome<Spent> {
     let (share, chunk) = (bytes / count as u64, chunk());
+    let (begin, begun) = watch::channel(());
     let (mut writers, mut readers) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let subchannels = pair.open_many(count).await?;
+    for (ours, theirs) in pair.open_many(count).await? {
+        let (chunk, mut begun) = (chunk.clone(), begun.clone());
+        readers.push(read(theirs, share));
+        writers.push(async move {
+            begun.changed().await?;
+            write(ours, chunk, share).await
+        });
+    }
+    let readers = crowd(&pair.b.host, readers).await?;
+    let writers = crowd(&pair.a.host, writers).await?;
     let watch = Stopwatch::start()?;
-    for (ours, theirs) in subchannels {
-        readers.push(pair.b.host.spawn(read(theirs, share)));
-        writers.push(pair.a.host.spawn(write(ours, chunk.clone(), share)));
-    }
-    for reader in readers {
-        reader.await??;
-    }
+    // From a task there: to wake so many from another thread takes a system call for each.
+    pair.a.host.spawn(async move { begin.send_replace(()) });
+    readers.await??;
     let spent = watch.stop()?;
-    for writer in writers {
-        drop(writer.await??);
-    }
+    drop(writers.await??);
     pair.settled(0).await?;
     Ok(spent)
+}
+
+/// Runs futures as tasks of a host, each of which has been polled once when this returns. The handle gives their results.
+async fn crowd<T: Send + 'static>(
+    host: &Host,
+    futures: Vec<impl Future<Output = Outcome<T>> + Send + 'static>,
+) -> Outcome<JoinHandle<Outcome<Vec<T>>>> {
+    let (ready, waiting) = oneshot::channel();
+    let all = host.spawn(async move {
+        let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
+        // Comes back when those that are in the queue already have had their turn.
+        yield_now().await;
+        ready.send(()).map_err(|()| "nobody waits for the tasks")?;
+        let mut results = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            results.push(task.await??);
+        }
+        Ok(results)
+    });
+    waiting.await?;
+    Ok(all)
 }
 
 /// Writes until its task is aborted.

@@ -12,7 +12,7 @@ pub const RECORD_OVERHEAD: usize = 128;
 #[derive(Clone, Debug)]
 pub struct MuxConfig {
     /// Bytes written but not yet acknowledged by the peer, for the whole wormhole, overhead included
-    /// (default 16 MiB, at least 4 KiB). Writers wait when it is full; all are woken at half. It is what
+    /// (default 16 MiB, at least 4 KiB). Writers wait when it is full, and are woken at half. It is what
     /// an outage costs in memory: writing for an hour without a link only waits.
     ///
     /// A single message larger than this is still sent, when less than half is in use.

@@ -112,11 +112,12 @@ pub(super) async fn streams(plan: &Plan, world: &World, report: &mut Report) -> 
     let mut pair: Pair = world.pair().await?;
     let mut one = Vec::new();
     let mut crowds = plan.crowds().map(|count| (count, Vec::new()));
-    transfer(&mut pair, plan.bytes() / 8, 1).await?;
+    let bytes = plan.shared_bytes();
+    transfer(&mut pair, bytes / 8, 1).await?;
     for _ in 0..plan.rounds() {
-        one.push(transfer(&mut pair, plan.bytes(), 1).await?.rate(plan.bytes()));
+        one.push(transfer(&mut pair, bytes, 1).await?.rate(bytes));
         for (count, rates) in &mut crowds {
-            rates.push(transfer(&mut pair, plan.bytes(), *count).await?.rate(plan.bytes()));
+            rates.push(transfer(&mut pair, bytes, *count).await?.rate(bytes));
         }
     }
     pair.close().await?;

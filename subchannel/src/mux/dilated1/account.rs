@@ -44,6 +44,9 @@ impl Mux {
     /// can forget it, whether what it holds is needed, whether anybody knows it. May free the slot.
     pub(super) fn settle(&mut self, slot: u32) {
         self.recharge(slot);
+        if self.slots[slot].send != SendState::Open {
+            self.pass_by(slot);
+        }
         let ended = self.ended.is_some();
         let stream = &mut self.slots[slot];
         let owed = stream.flags.has(flag::CREDIT_DUE | flag::LATER | flag::CONTROL);

@@ -393,6 +393,7 @@ impl Mux {
             self.acknowledge(slot, credit.received)?;
         }
         self.note_ready(slot);
+        self.credit_came(slot);
         self.settle(slot);
         if news {
             self.reopen_outbox();

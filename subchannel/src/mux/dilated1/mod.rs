@@ -6,7 +6,7 @@
 //! * `inbound`, `resume`: what the peer says;
 //! * `transmit`: what goes onto the link, and in which order;
 //! * `stream`, `send`, `receive` on `rope` and `segments`: one subchannel;
-//! * `slots`, `schedule`, `credit`, `flight`: all of them; `account` keeps the sums.
+//! * `slots`, `schedule`, `credit`, `outbox`, `flight`: all of them; `account` keeps the sums.
 //!
 //! Nothing takes longer the more subchannels there are, but `resume`, `handle_resume` and `fail`.
 
@@ -15,6 +15,7 @@ mod batch;
 mod credit;
 mod flight;
 mod inbound;
+mod outbox;
 mod params;
 mod read;
 mod receive;
@@ -40,11 +41,12 @@ pub use self::{batch::Batch, params::Params};
 use self::{
     credit::{Allowance, LinkCredit},
     flight::Flight,
+    outbox::Outbox,
     schedule::Schedule,
     slots::{Routes, Slots},
     stream::{Active, Stream, flag},
 };
-use super::{EndReason, Event, MuxConfig, Names, Progress, StreamKey, Usage, gate::Gate};
+use super::{EndReason, Event, MuxConfig, Names, Progress, StreamKey, Usage};
 pub use crate::frame::Violation;
 use crate::{
     id::{Parity, SubchannelId},
@@ -104,9 +106,7 @@ pub struct Mux {
     acknowledge_at: Option<Instant>,
     schedule: Schedule,
     credit: LinkCredit,
-    outbox: Gate,
-    /// Writers that wait for the outbox, in their order.
-    blocked: VecDeque<StreamKey>,
+    outbox: Outbox,
     /// Someone waits to open.
     openers_wait: bool,
     names: Names,
@@ -185,8 +185,7 @@ impl Mux {
             acknowledge_at: None,
             schedule: Schedule::default(),
             credit: LinkCredit::new(peer.link_credit, own.link_credit),
-            outbox: Gate::new(config.outbox_limit),
-            blocked: VecDeque::new(),
+            outbox: Outbox::new(config.outbox_limit),
             openers_wait: false,
             names,
             events: VecDeque::new(),
@@ -239,6 +238,7 @@ impl Mux {
     /// dropped. Frames that still come from it count.
     pub fn link_down(&mut self) {
         self.link = Link::Down;
+        self.abandon_call();
     }
 
     /// The round trip of the active link as just measured, from which windows are sized, and how much may be on its way.
@@ -267,7 +267,6 @@ impl Mux {
         self.refusals = VecDeque::new();
         self.acknowledge_at = None;
         self.schedule.clear();
-        self.blocked = VecDeque::new();
         self.routes.clear();
         self.in_flight = 0;
         self.outstanding = 0;
@@ -345,7 +344,7 @@ impl Mux {
             subchannels: self.slots.len() - usize::from(self.slots.get(0).is_some_and(Stream::is_control)),
             pending_opens: self.names.waiting(),
             read_paused: false,
-            writers_wait: self.outbox.is_closed(),
+            writers_wait: self.outbox.is_gate_closed(),
         }
     }
 
@@ -386,19 +385,6 @@ impl Mux {
     fn wake_openers(&mut self) {
         if std::mem::take(&mut self.openers_wait) {
             self.events.push_back(Event::Openable);
-        }
-    }
-
-    /// Wakes all who wait for the outbox, once half of it is free.
-    fn reopen_outbox(&mut self) {
-        if !self.outbox.reopen() {
-            return;
-        }
-        for key in std::mem::take(&mut self.blocked) {
-            if let Some(stream) = self.get_mut(key) {
-                stream.flags.clear(flag::WAITS_FOR_OUTBOX);
-                self.events.push_back(Event::Writable(key));
-            }
         }
     }
 

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 /// What each subchannel of a level may send in its turn, in units: nearly 16 KiB, so that four turns with their headers
 /// fill a record.
-pub(super) const QUANTUM: i64 = (16 << 10) - 64;
+const QUANTUM: i64 = (16 << 10) - 64;
+/// Among so many a turn is longer: to fetch what is known of a subchannel into the cache costs the same for a long one.
+const CROWD: usize = 64;
+const QUANTUM_IN_CROWD: i64 = 64 << 10;
 /// The level of a subchannel that nothing was said of.
 pub(super) const DEFAULT_PRIORITY: u8 = 3;
 /// The last level.
@@ -64,6 +67,11 @@ impl Schedule {
         };
         self.update(level);
         Some((level, slot))
+    }
+
+    /// What a subchannel may send in a turn that begins now.
+    pub(super) fn quantum(&self, level: usize) -> i64 {
+        if self.levels[level].ready.len() < CROWD { QUANTUM } else { QUANTUM_IN_CROWD }
     }
 
     /// Whether nobody else is ready in this level.

@@ -82,6 +82,10 @@ pub(super) mod flag {
     pub(in super::super) const WAITS_FOR_QUEUE: u32 = 1 << 20;
     /// A writer waits for the outbox and is in the list of those.
     pub(in super::super) const WAITS_FOR_OUTBOX: u32 = 1 << 21;
+    /// It was told that the outbox has room for it, and its writer has not come.
+    pub(in super::super) const CALLED: u32 = 1 << 27;
+    /// A writer waits for the peer's credit.
+    pub(in super::super) const WAITS_FOR_CREDIT: u32 = 1 << 28;
     /// The peer has not acknowledged everything.
     pub(in super::super) const OUTSTANDING: u32 = 1 << 22;
     /// The peer's RESUME has it.
@@ -220,6 +224,11 @@ impl Stream {
     /// Units written and never sent.
     pub(super) fn unsent(&self) -> u64 {
         self.written.saturating_sub(self.sent_max())
+    }
+
+    /// Units that may be written and sent before the peer gives more credit.
+    pub(super) fn credit(&self) -> u64 {
+        self.send_limit.saturating_sub(self.written)
     }
 
     /// Units received that are data: all but the end.

@@ -7,7 +7,6 @@ use super::{
     Link, Mux,
     batch::Batch,
     key,
-    schedule::QUANTUM,
     send::Piece,
     stream::{SendState, Stream, flag},
 };
@@ -42,6 +41,7 @@ impl Mux {
         if self.link == Link::Down {
             return false;
         }
+        self.recall_writers(now);
         let due = self.acknowledge_at.is_some_and(|at| at <= now);
         if !due && !self.wants_transmit() {
             return false;
@@ -70,13 +70,15 @@ impl Mux {
                 || !self.refusals.is_empty()
                 || self.credit.due
                 || self.opened.due
+                || self.outbox.wants_timeout()
                 || self.schedule.has(self.credit.room() > 0) && self.flight.room(self.in_flight) > 0)
     }
 
     /// When to call [`poll_transmit`](Mux::poll_transmit) though nothing has happened: for a CREDIT that found nothing
-    /// to go with.
+    /// to go with, or for writers that were told of room and do not come.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.acknowledge_at.filter(|_| self.link != Link::Down)
+        let timeouts = [self.acknowledge_at, self.outbox.timeout()];
+        timeouts.into_iter().flatten().min().filter(|_| self.link != Link::Down)
     }
 
     /// Every CREDIT that could wait goes with what is sent now.
@@ -191,7 +193,7 @@ impl Mux {
                 continue;
             };
             if active.send.deficit <= 0 {
-                active.send.deficit += QUANTUM;
+                active.send.deficit += self.schedule.quantum(level);
             }
             let alone = self.schedule.is_alone(level);
             let turn = self.transmit_turn(slot, alone, room);
@@ -238,7 +240,8 @@ impl Mux {
             if send.unit > stream.written || (send.unit == stream.written && !ending) {
                 return Turn::Done;
             }
-            if send.deficit <= 0 && !alone {
+            // The end goes along: it is not worth another turn.
+            if send.deficit <= 0 && !alone && send.unit < stream.written {
                 return Turn::Used;
             }
             let own = stream.send_limit.saturating_sub(send.unit);

@@ -28,8 +28,7 @@ impl Mux {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let Some(room) = self.room(slot) else { return Poll::Pending };
-        let n = data.len().min(room).min(MAX_PLAINTEXT);
+        let Some(n) = self.room(slot, data.len().min(MAX_PLAINTEXT)) else { return Poll::Pending };
         self.activate(slot).send.write(&data[..n]);
         self.written_more(slot, n as u64);
         Poll::Ready(Ok(n))
@@ -45,8 +44,7 @@ impl Mux {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let Some(room) = self.room(slot) else { return Poll::Pending };
-        let n = data.len().min(room);
+        let Some(n) = self.room(slot, data.len()) else { return Poll::Pending };
         let send = &mut self.activate(slot).send;
         if n <= COPY_UP_TO {
             send.write(&data[..n]);
@@ -77,10 +75,10 @@ impl Mux {
         let unsent = stream.unsent();
         if unsent > 0 && unsent + len as u64 > self.config.stream_queue as u64 {
             stream.flags.set(flag::WAITS_FOR_QUEUE);
+            self.pass_by(slot);
             return Poll::Pending;
         }
-        if !self.outbox.admits(len) {
-            self.wait_for_outbox(slot);
+        if !self.outbox_admits(slot, len) {
             return Poll::Pending;
         }
         self.activate(slot).send.message(data);
@@ -172,27 +170,17 @@ impl Mux {
         }
     }
 
-    /// How many stream bytes may be written, `None` (and an event later) if none.
-    fn room(&mut self, slot: u32) -> Option<usize> {
+    /// How many of `wanted` stream bytes may be written, `None` (and an event later) if none.
+    fn room(&mut self, slot: u32, wanted: usize) -> Option<usize> {
         let stream = &mut self.slots[slot];
         let own = (self.config.stream_queue as u64).saturating_sub(stream.unsent());
         if own == 0 {
             stream.flags.set(flag::WAITS_FOR_QUEUE);
+            self.pass_by(slot);
             return None;
         }
-        let room = self.outbox.room(0);
-        if room == 0 {
-            self.wait_for_outbox(slot);
-            return None;
-        }
-        Some(room.min(usize::try_from(own).unwrap_or(usize::MAX)))
-    }
-
-    fn wait_for_outbox(&mut self, slot: u32) {
-        let stream = &mut self.slots[slot];
-        if stream.flags.raise(flag::WAITS_FOR_OUTBOX) {
-            self.blocked.push_back(key(slot, stream));
-        }
+        let wanted = wanted.min(usize::try_from(own).unwrap_or(usize::MAX));
+        self.outbox_room(slot, wanted).map(|room| room.min(wanted))
     }
 
     fn written_more(&mut self, slot: u32, units: u64) {
@@ -203,6 +191,7 @@ impl Mux {
         }
         self.recharge(slot);
         self.note_ready(slot);
+        self.reopen_outbox();
     }
 
     /// Our direction is given up, by the application or because the peer stopped it: RESET follows.

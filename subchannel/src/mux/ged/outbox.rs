@@ -74,17 +74,21 @@ impl Outbox {
 
     /// Room for stream bytes in a new chunk; closes the gate if there is none.
     pub(super) fn room(&mut self) -> usize {
-        self.gate.room(RECORD_OVERHEAD)
+        self.gate.room(RECORD_OVERHEAD, false)
     }
 
     /// Whether something indivisible of this cost may enter; closes the gate if not.
     pub(super) fn admits(&mut self, cost: usize) -> bool {
-        self.gate.admits(cost)
+        self.gate.admits(cost, false)
     }
 
     /// Whether someone waits and may now be woken; opens the gate.
     pub(super) fn reopen(&mut self) -> bool {
-        self.gate.reopen()
+        let reopens = self.gate.is_due();
+        if reopens {
+            self.gate.open();
+        }
+        reopens
     }
 
     /// Whether someone waits.

@@ -237,6 +237,73 @@ fn writers_wait_for_room_and_are_woken_together() {
     assert!(side.mux.send(one, &Bytes::from_static(b"x")).is_pending());
 }
 
+/// A side whose outbox of 10,000 bytes is full, and so many writers that wait to write 3,000 each.
+fn crowded(waiting: u32) -> (Side, StreamKey, Vec<StreamKey>) {
+    let mut side = Side::leader(MuxConfig { outbox_limit: 10_000, ..MuxConfig::default() });
+    let first = side.open();
+    let line: Vec<_> = (0..waiting).map(|_| side.open()).collect();
+    side.sent();
+    side.take((0..=waiting).map(|index| credit(2 * index + 1, 0, 1 << 20)));
+    assert_eq!(ready(side.mux.write(first, &[1; 10_000])), 10_000);
+    for key in &line {
+        assert!(side.mux.write(*key, &[1; 3000]).is_pending());
+    }
+    side.sent();
+    side.events();
+    (side, first, line)
+}
+
+fn writable(events: &[Event]) -> Vec<StreamKey> {
+    let key = |event: &Event| if let Event::Writable(key) = event { Some(*key) } else { None };
+    events.iter().filter_map(key).collect()
+}
+
+#[test]
+fn of_many_writers_as_many_are_called_as_there_is_room_for() {
+    let (mut side, _, line) = crowded(5);
+    side.take([credit(1, 6000, 1 << 20)]);
+    assert_eq!(writable(&side.events()), line[..2]);
+    assert!(side.mux.write(line[4], &[1; 3000]).is_pending(), "it was not called");
+    assert_eq!(ready(side.mux.write(line[0], &[1; 3000])), 3000);
+    side.take([credit(1, 10_000, 1 << 20)]);
+    assert_eq!(writable(&side.events()), [], "one that was called has not come");
+    // It comes for less than it wanted; that was the last, and half is free.
+    assert_eq!(ready(side.mux.write(line[1], b"x")), 1);
+    assert_eq!(writable(&side.events()), line[2..], "there is room for all");
+    for key in &line[2..4] {
+        assert_eq!(ready(side.mux.write(*key, &[1; 3000])), 3000);
+    }
+    assert_eq!(ready(side.mux.write(line[4], &[1; 3000])), 999);
+}
+
+#[test]
+fn who_is_called_and_does_not_come_stops_nobody() {
+    // It gives up.
+    let (mut side, _, line) = crowded(5);
+    side.take([credit(1, 6000, 1 << 20)]);
+    side.events();
+    side.mux.reset(line[0], 7);
+    assert_eq!(writable(&side.events()), line[..1], "another is awaited");
+    side.mux.release(line[1]);
+    assert_eq!(writable(&side.events()), line[2..4]);
+    // It stays, and does nothing.
+    side.sent();
+    assert_eq!(side.mux.poll_timeout(), Some(side.now + Duration::from_millis(25)));
+    side.now += Duration::from_millis(24);
+    side.sent();
+    assert_eq!(writable(&side.events()), []);
+    side.now += Duration::from_millis(1);
+    side.sent();
+    assert_eq!(writable(&side.events()), line[4..]);
+    assert_eq!(side.mux.poll_timeout(), None);
+    // There is no link.
+    let (mut side, _, line) = crowded(5);
+    side.take([credit(1, 6000, 1 << 20)]);
+    side.events();
+    side.mux.link_down();
+    assert_eq!(writable(&side.events()), line[2..]);
+}
+
 #[test]
 fn batches_keep_records_of_ged_apart() {
     let mut batch = Batch::new();

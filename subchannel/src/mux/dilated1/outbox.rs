@@ -1,0 +1,189 @@
+//! What is written and not acknowledged, for all subchannels, and who waits for room in it.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::{Link, Mux, key, stream::flag};
+use crate::mux::{Event, StreamKey, gate::Gate};
+
+/// Writers that were called and do not come are waited for so long. Whoever gave up waiting must not stop those behind.
+const COME_WITHIN: Duration = Duration::from_millis(25);
+
+/// Bounds what is written and not acknowledged.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    gate: Gate,
+    /// Writers that wait, and what each wants to write.
+    line: VecDeque<(StreamKey, usize)>,
+    /// Those who were called last, and how many of them have not come yet.
+    called: Vec<StreamKey>,
+    missing: usize,
+    /// When they are no longer waited for.
+    come_until: Option<Instant>,
+}
+
+impl Outbox {
+    pub(super) fn new(limit: usize) -> Self {
+        Outbox {
+            gate: Gate::new(limit),
+            line: VecDeque::new(),
+            called: Vec::new(),
+            missing: 0,
+            come_until: None,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.gate.bytes()
+    }
+
+    /// Whether someone waits for room.
+    pub(super) fn is_gate_closed(&self) -> bool {
+        self.gate.is_closed()
+    }
+
+    /// When to [recall](Mux::recall_writers) those who wait.
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.come_until
+    }
+
+    /// Whether that time has still to be set.
+    pub(super) fn wants_timeout(&self) -> bool {
+        self.missing > 0 && self.come_until.is_none()
+    }
+
+    /// A cost has become another.
+    pub(super) fn recharge(&mut self, from: usize, to: usize) {
+        self.gate.recharge(from, to);
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Outbox::new(self.gate.limit());
+    }
+
+    /// Room for what the peer has given no credit for: not much less than half of all, so that half can become free.
+    fn room_without_credit(&self) -> usize {
+        (self.gate.limit() / 8 * 3).saturating_sub(self.gate.bytes())
+    }
+}
+
+impl Mux {
+    /// Room for `wanted` bytes of a stream. `None` if it has to wait; then an event tells when to ask again.
+    pub(super) fn outbox_room(&mut self, slot: u32, wanted: usize) -> Option<usize> {
+        let called = self.comes(slot);
+        // What the peer gave no credit for could fill the outbox and stop all others, so it gets a part only.
+        let credit = usize::try_from(self.slots[slot].credit()).unwrap_or(usize::MAX);
+        let can_leave = credit.max(self.outbox.room_without_credit());
+        let room = if can_leave == 0 { 0 } else { self.outbox.gate.room(0, called).min(can_leave) };
+        self.admitted(slot, room > 0, wanted).then_some(room)
+    }
+
+    /// Whether a message may be written. If not, an event tells when to ask again.
+    pub(super) fn outbox_admits(&mut self, slot: u32, len: usize) -> bool {
+        let called = self.comes(slot);
+        let can_leave = self.slots[slot].credit() > 0 || self.outbox.room_without_credit() > 0;
+        let admits = can_leave && self.outbox.gate.admits(len, called);
+        self.admitted(slot, admits, len)
+    }
+
+    /// Who is not admitted stands in line, or waits for the peer's credit. Returns whether it is admitted.
+    fn admitted(&mut self, slot: u32, admitted: bool, wanted: usize) -> bool {
+        let without_credit = self.outbox.room_without_credit();
+        let stream = &mut self.slots[slot];
+        if admitted {
+            stream.flags.clear(flag::WAITS_FOR_CREDIT);
+        } else if stream.credit() == 0 && without_credit == 0 {
+            stream.flags.set(flag::WAITS_FOR_CREDIT);
+        } else if stream.flags.raise(flag::WAITS_FOR_OUTBOX) {
+            self.outbox.line.push_back((key(slot, stream), wanted));
+        }
+        admitted
+    }
+
+    /// The peer gave a subchannel credit: a writer that waits for it may try again.
+    pub(super) fn credit_came(&mut self, slot: u32) {
+        let stream = &mut self.slots[slot];
+        if stream.credit() > 0 && stream.flags.take(flag::WAITS_FOR_CREDIT) {
+            self.events.push_back(Event::Writable(key(slot, stream)));
+        }
+    }
+
+    /// A writer is here. Returns whether it was called.
+    fn comes(&mut self, slot: u32) -> bool {
+        let called = self.slots[slot].flags.take(flag::CALLED);
+        if called {
+            self.outbox.missing -= 1;
+            if self.outbox.missing == 0 {
+                self.outbox.called.clear();
+                self.outbox.come_until = None;
+            }
+        }
+        called
+    }
+
+    /// If this writer was called, it will not write: others may.
+    pub(super) fn pass_by(&mut self, slot: u32) {
+        if self.comes(slot) {
+            self.reopen_outbox();
+        }
+    }
+
+    /// Once half of the outbox is free and those who were called are through, calls as many of those who wait as there is
+    /// room for. To call all of many for the room of a few would cost more than what they write.
+    pub(super) fn reopen_outbox(&mut self) {
+        let outbox = &self.outbox;
+        if !outbox.gate.is_due() || outbox.missing > 0 {
+            return;
+        }
+        let mut room = outbox.gate.unused();
+        while room > 0
+            && let Some((key, wanted)) = self.outbox.line.pop_front()
+        {
+            let Some(stream) = self.get_mut(key) else { continue };
+            stream.flags.clear(flag::WAITS_FOR_OUTBOX);
+            stream.flags.set(flag::CALLED);
+            self.events.push_back(Event::Writable(key));
+            self.outbox.called.push(key);
+            self.outbox.missing += 1;
+            room = room.saturating_sub(wanted);
+        }
+        if self.outbox.line.is_empty() {
+            self.open_gate();
+        } else if self.link == Link::Down {
+            self.abandon_call();
+        }
+    }
+
+    /// There is no link, so that nobody looks at the clock.
+    pub(super) fn abandon_call(&mut self) {
+        if self.outbox.missing > 0 {
+            self.open_gate();
+        }
+    }
+
+    /// Does not wait any longer for those who were called and do not come.
+    pub(super) fn recall_writers(&mut self, now: Instant) {
+        if self.outbox.missing > 0 && now >= *self.outbox.come_until.get_or_insert(now + COME_WITHIN) {
+            self.open_gate();
+        }
+    }
+
+    /// Calls everybody who waits, and does not wait for anybody.
+    fn open_gate(&mut self) {
+        self.outbox.gate.open();
+        (self.outbox.missing, self.outbox.come_until) = (0, None);
+        for key in std::mem::take(&mut self.outbox.called) {
+            if let Some(stream) = self.get_mut(key) {
+                stream.flags.clear(flag::CALLED);
+            }
+        }
+        for (key, _) in std::mem::take(&mut self.outbox.line) {
+            if let Some(stream) = self.get_mut(key) {
+                stream.flags.clear(flag::WAITS_FOR_OUTBOX);
+                self.events.push_back(Event::Writable(key));
+            }
+        }
+    }
+}
