@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dilated::protocol::{LinkId, Links};
-use dilated_subchannel::frame::{Frame, Frames};
+use dilated_subchannel::{
+    frame::{Frame, Frames, Received},
+    mux::Params,
+};
 use dilated_transit::Role;
+
+use crate::{book::Book, ledger::Ledger};
 
 pub(crate) struct Audit {
     role: Role,
@@ -21,10 +26,14 @@ pub(crate) struct Audit {
     adopted: Option<LinkId>,
     /// A list is being sent over this link.
     listing: Option<(u64, LinkId)>,
+    /// The peer's lists that are not complete, by their links.
+    lists: BTreeMap<LinkId, (u64, Vec<Received>)>,
+    ledger: Ledger,
 }
 
 impl Audit {
-    pub(crate) fn new(role: Role) -> Audit {
+    /// Of a side whose peer said `peer` of itself.
+    pub(crate) fn new(role: Role, peer: Params) -> Audit {
         Audit {
             role,
             received: BTreeMap::new(),
@@ -33,6 +42,20 @@ impl Audit {
             owed: None,
             adopted: None,
             listing: None,
+            lists: BTreeMap::new(),
+            ledger: Ledger::new(peer),
+        }
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What must have been said when this link is free and nothing is left to send on it.
+    pub(crate) fn check(&self, link: LinkId, book: &Book, number: usize) {
+        let settled = self.said.is_some_and(|(epoch, on, answered)| on == link && (answered || epoch == 1));
+        if settled && self.owed.is_none() && self.listing.is_none() {
+            self.ledger.check(book, number);
         }
     }
 
@@ -67,6 +90,7 @@ impl Audit {
         assert_eq!(active, link, "{frame:?} goes over a link that is not the active one");
         assert!(answered || epoch == 1, "{frame:?} before the answer to RESUME");
         assert_eq!(self.owed, None, "{frame:?} before our answer to RESUME");
+        self.ledger.sent(&frame);
         match frame {
             Frame::Data { id, offset, .. } => {
                 let has = self.received.get(&id.0).copied().unwrap_or_default();
@@ -87,14 +111,23 @@ impl Audit {
     pub(crate) fn received(&mut self, link: LinkId, record: &Bytes) -> bool {
         let mut concerns = false;
         for frame in Frames::new(record.clone()) {
-            match frame.expect("an honest peer") {
+            let frame = frame.expect("an honest peer");
+            self.ledger.received(&frame);
+            match frame {
                 Frame::Credit(credit) => self.take(credit.id.0, credit.received),
                 Frame::Resume { epoch, entries, more } => {
-                    for entry in entries {
+                    for entry in &entries {
                         self.take(entry.id.0, entry.received);
                     }
-                    if !more {
-                        self.resumed(link, epoch);
+                    let (of, mut list) = self.lists.remove(&link).unwrap_or_default();
+                    if of != epoch {
+                        list.clear();
+                    }
+                    list.extend(entries);
+                    if more {
+                        self.lists.insert(link, (epoch, list));
+                    } else {
+                        self.resumed(link, epoch, &list);
                     }
                     concerns = true;
                 }
@@ -122,14 +155,14 @@ impl Audit {
     }
 
     /// A RESUME is complete.
-    fn resumed(&mut self, link: LinkId, epoch: u64) {
+    fn resumed(&mut self, link: LinkId, epoch: u64, list: &[Received]) {
         if let Some((said, on, answered)) = &mut self.said
             && (*said, *on) == (epoch, link)
             && epoch == self.epoch
         {
             *answered = true;
             self.adopted = Some(link);
-            return;
+            return self.tell_ledger(epoch, list);
         }
         let settled = self.said.is_some_and(|(said, _, answered)| answered && said == epoch);
         let tie = epoch == self.epoch && self.role == Role::Follower && !settled;
@@ -137,6 +170,13 @@ impl Audit {
             self.epoch = epoch;
             self.owed = Some((epoch, link));
             self.adopted = Some(link);
+            self.tell_ledger(epoch, list);
+        }
+    }
+
+    fn tell_ledger(&mut self, epoch: u64, list: &[Received]) {
+        if epoch > 1 {
+            self.ledger.resumed(list);
         }
     }
 

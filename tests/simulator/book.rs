@@ -31,6 +31,13 @@ pub(crate) struct Direction {
     pub(crate) datagrams: u64,
 }
 
+impl Direction {
+    /// What it comes to in `dilated-1`: a unit for each byte and one for the end of each message.
+    pub(crate) fn units(&self) -> u64 {
+        self.bytes + self.pieces.iter().filter(|piece| matches!(piece, Piece::Message(_))).count() as u64
+    }
+}
+
 /// By the subchannel and the side that writes.
 #[derive(Debug, Default)]
 pub(crate) struct Book(BTreeMap<(u32, usize), Direction>);
@@ -46,6 +53,11 @@ impl Book {
             Some(direction) => std::borrow::Cow::Borrowed(direction),
             None => std::borrow::Cow::Owned(Direction::default()),
         }
+    }
+
+    /// Those of a side, with their subchannels.
+    pub(crate) fn directions(&self, sender: usize) -> impl Iterator<Item = (SubchannelId, &Direction)> {
+        self.0.iter().filter(move |((_, of), _)| *of == sender).map(|((id, _), d)| (SubchannelId(*id), d))
     }
 
     pub(crate) fn wrote(&mut self, id: SubchannelId, sender: usize, length: u64) {
@@ -106,6 +118,11 @@ pub(crate) struct Cursor {
 impl Cursor {
     pub(crate) fn new(mode: Mode) -> Cursor {
         Cursor { mode, bytes: 0, piece: 0, done: 0 }
+    }
+
+    /// Bytes that were read.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(crate) fn mode(&self) -> Mode {

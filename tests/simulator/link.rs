@@ -22,8 +22,12 @@ use crate::{
 /// Bytes of ciphertext that wait to be put on the wire before the multiplexer is asked for more.
 const WRITE_AHEAD: usize = 4096;
 
+/// What goes ahead on a link that may die young.
+const FIRST_FLIGHT: usize = 4096;
+
 /// As in the product.
 const NUDGE: Duration = Duration::from_secs(1);
+const NUDGE_DRAINING: Duration = Duration::from_millis(250);
 const NUDGE_MAX: Duration = Duration::from_secs(30);
 
 /// Turns of one visit; the product yields and goes on.
@@ -68,6 +72,11 @@ pub(crate) struct Link {
     watch: Watch,
     /// Anything came from the peer.
     pub(crate) heard: bool,
+    /// The link may die young: until the peer is heard, or until then, only the first flight is sent.
+    caution: Option<Instant>,
+    started: bool,
+    /// To tell once everything is delivered.
+    draining: bool,
 }
 
 impl Link {
@@ -80,7 +89,36 @@ impl Link {
         watch: Watch,
     ) -> Link {
         mux.link_up();
-        Link { place, sealer: pipe.0, opener: pipe.1, output, watch, heard: false }
+        let (sealer, opener) = pipe;
+        Link {
+            place,
+            sealer,
+            opener,
+            output,
+            watch,
+            heard: false,
+            caution: None,
+            started: false,
+            draining: false,
+        }
+    }
+
+    /// The link before this one died young: begins carefully.
+    pub(crate) fn be_cautious(&mut self, until: Instant) {
+        self.caution = Some(until);
+    }
+
+    /// Lets [`poll`](Self::poll) tell once everything written was acknowledged.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+        if let Watch::Ours(ours) = &mut self.watch {
+            ours.nudge_wait = NUDGE_DRAINING;
+        }
+    }
+
+    /// What is sealed and not written, when the link is closed in order.
+    pub(crate) fn close(self) -> (Place, BytesMut) {
+        (self.place, self.output)
     }
 
     /// Whether the peer has acknowledged anything.
@@ -108,23 +146,26 @@ impl Link {
 
     /// When it has to be polled again, if nothing arrives before.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match &self.watch {
+        let watch = match &self.watch {
             Watch::Ours(ours) => {
                 Some(ours.nudge_due().map_or(ours.watch.deadline(), |nudge| nudge.min(ours.watch.deadline())))
             }
             Watch::Python(keepalive) => keepalive.deadline(),
-        }
+        };
+        watch.into_iter().chain(self.caution).min()
     }
 
-    /// Does all that can be done now. `records` counts those that were opened.
+    /// Does all that can be done now, and says whether everything was delivered that had to be. `records` counts those
+    /// that were opened.
     pub(crate) fn poll(
         &mut self,
         mux: &mut Mux,
         records: &mut u64,
         network: &mut Network,
-    ) -> Result<(), LinkEnd> {
+    ) -> Result<bool, LinkEnd> {
+        let now = network.now;
+        self.caution.take_if(|until| *until <= now);
         for _ in 0..MAX_TURNS {
-            let now = network.now;
             let wrote = self.poll_write(mux, network)?;
             let read = self.poll_read(mux, records, network)?;
             if let Watch::Ours(ours) = &mut self.watch {
@@ -132,7 +173,9 @@ impl Link {
             }
             let watched = self.poll_watch(now)?;
             if !(wrote || read || watched || self.poll_nudge(mux, now)) {
-                return Ok(());
+                let drained = self.draining && mux.is_drained() && self.output.is_empty();
+                self.draining &= !drained;
+                return Ok(drained);
             }
         }
         panic!("a link does not come to rest");
@@ -142,12 +185,21 @@ impl Link {
     fn poll_write(&mut self, mux: &mut Mux, network: &mut Network) -> Result<bool, LinkEnd> {
         let mut sealed = false;
         if self.output.is_empty() {
-            while self.output.len() < WRITE_AHEAD
+            if self.started && self.heard {
+                self.caution = None;
+            }
+            let most = match self.caution {
+                None => WRITE_AHEAD,
+                Some(_) if self.started => 0,
+                Some(_) => FIRST_FLIGHT,
+            };
+            while self.output.len() < most
                 && let Some(record) = mux.poll_transmit()
             {
                 self.seal(&record);
                 sealed = true;
             }
+            self.started |= sealed;
         }
         if !self.output.is_empty() {
             network.write(self.place, &mut self.output).map_err(|()| LinkEnd::Lost)?;

@@ -11,6 +11,7 @@ mod app;
 mod audit;
 mod book;
 mod connector;
+mod ledger;
 mod link;
 mod network;
 mod post;
@@ -146,19 +147,67 @@ fn disturb(plan: Plan, tenths: u64) {
     ));
 }
 
+/// Closes at any moment, and what they came to.
+fn close(cast: Cast, tenths: u64) {
+    let mut all = Summary::default();
+    let seeds = seeds(tenths);
+    let runs = seeds.end - seeds.start;
+    for seed in seeds {
+        all.add(&run(seed, Plan::Close(cast)));
+    }
+    let Summary { delivered, gave_up, told, .. } = all;
+    report(&format!(
+        "{cast:?}: {runs} runs, {delivered} closes delivered everything, {gave_up} gave up at their deadline, {told} \
+         sides learnt that the other one had closed"
+    ));
+    assert!(runs < 20 || gave_up > 0 && told > 0 && delivered > 2 * gave_up, "closes do not deliver");
+}
+
+/// Connections that break again and again, and what was done over them.
+fn break_young(cast: Cast, tenths: u64) {
+    let mut all = Summary::default();
+    let seeds = seeds(tenths);
+    let runs = seeds.end - seeds.start;
+    for seed in seeds {
+        all.add(&run(seed, Plan::Young(cast)));
+    }
+    let Summary { links, bytes, .. } = all;
+    report(&format!("{cast:?}: {runs} runs, {bytes} bytes over {links} links that soon broke"));
+}
+
+#[test]
+fn links_that_die_young_bring_everything() {
+    break_young(Cast::Ours, 1);
+}
+
+#[test]
+fn links_that_die_young_bring_everything_in_dilated1() {
+    break_young(Cast::Dilated1, 1);
+}
+
+#[test]
+fn a_close_delivers_and_ends_in_time() {
+    close(Cast::Ours, 2);
+}
+
+#[test]
+fn a_close_delivers_and_ends_in_time_in_dilated1() {
+    close(Cast::Dilated1, 1);
+}
+
 #[test]
 fn two_of_ours_survive_all_disturbances() {
-    disturb(Plan::Disturbances(Cast::Ours), 4);
+    disturb(Plan::Disturbances(Cast::Ours), 3);
 }
 
 #[test]
 fn two_of_ours_survive_all_disturbances_in_dilated1() {
-    disturb(Plan::Disturbances(Cast::Dilated1), 4);
+    disturb(Plan::Disturbances(Cast::Dilated1), 3);
 }
 
 #[test]
 fn two_of_ours_survive_without_the_mailbox() {
-    disturb(Plan::WithoutMailbox, 2);
+    disturb(Plan::WithoutMailbox, 1);
 }
 
 #[test]
@@ -173,10 +222,10 @@ fn a_link_that_stands_by_takes_over_in_the_same_generation() {
 
 #[test]
 fn we_lead_python_through_all_disturbances() {
-    disturb(Plan::Disturbances(Cast::PythonFollows), 2);
+    disturb(Plan::Disturbances(Cast::PythonFollows), 1);
 }
 
 #[test]
 fn we_follow_python_through_all_disturbances() {
-    disturb(Plan::Disturbances(Cast::PythonLeads), 2);
+    disturb(Plan::Disturbances(Cast::PythonLeads), 1);
 }

@@ -18,6 +18,8 @@ use crate::{
 /// As in the product.
 const PROBE: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// As in `ClientConfig::default()`: how long a server that is away is waited for at the end.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without a probe, a dead connection shows by the pings of the websocket.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -48,6 +50,9 @@ struct Client {
     timer: Option<Key>,
     /// It alone does not get through.
     away: bool,
+    /// It leaves, at this time at the latest.
+    leaves: Option<Key>,
+    gone: bool,
 }
 
 #[derive(Default)]
@@ -78,6 +83,8 @@ impl Post {
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             timer: None,
             away: false,
+            leaves: None,
+            gone: false,
         });
         Post { server: true, clients, to_server: Default::default(), to_side: Default::default() }
     }
@@ -89,8 +96,35 @@ impl Post {
 
     /// Takes a message of a side.
     pub(crate) fn send(&mut self, from: usize, message: Vec<u8>, network: &mut Network) {
+        if self.clients[from].gone {
+            return;
+        }
         let works = self.works(from, network);
         self.to_server[from].push(message, Event::Mailed(from), works, network);
+    }
+
+    /// The side has said everything, and leaves when the server has it.
+    pub(crate) fn leave(&mut self, side: usize, network: &mut Network) {
+        let at = network.now + CLOSE_TIMEOUT;
+        self.clients[side].leaves = Some(network.queue.schedule(at, Event::Left(side)));
+        self.leave_if_said(side, network);
+    }
+
+    fn leave_if_said(&mut self, side: usize, network: &mut Network) {
+        let said = self.to_server[side].messages.is_empty() && self.works(side, network);
+        if let Some(key) = self.clients[side].leaves.filter(|_| said) {
+            network.queue.cancel(key);
+            let at = network.now + network.travel();
+            self.clients[side].leaves = Some(network.queue.schedule(at.min(key.at()), Event::Left(side)));
+        }
+    }
+
+    /// The side is gone. Returns whether the server has all that it said.
+    pub(crate) fn left(&mut self, side: usize) -> bool {
+        (self.clients[side].leaves, self.clients[side].gone) = (None, true);
+        let said = self.to_server[side].messages.is_empty();
+        self.to_server[side].messages.clear();
+        said
     }
 
     /// The next message of the side reaches the server, if it can.
@@ -102,6 +136,7 @@ impl Post {
         if let Some(message) = self.to_server[from].pop(Event::Mailed(from), network) {
             let works = self.works(1 - from, network);
             self.to_side[1 - from].push(message, Event::Delivered(1 - from), works, network);
+            self.leave_if_said(from, network);
         }
     }
 
@@ -233,7 +268,7 @@ impl Post {
     fn works(&self, side: usize, network: &Network) -> bool {
         let client = &self.clients[side];
         let State::Up { address, .. } = client.state else { return false };
-        self.server && !client.away && network.is_reachable(side, address)
+        self.server && !client.gone && !client.away && network.is_reachable(side, address)
     }
 
     fn resume(&mut self, side: usize, network: &mut Network) {

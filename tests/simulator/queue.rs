@@ -26,6 +26,8 @@ pub(crate) enum Event {
     Mailed(usize),
     /// The next message to the side leaves the mailbox server.
     Delivered(usize),
+    /// The side has left the mailbox, or its patience with that was over.
+    Left(usize),
     /// The side's monitor tells of a disturbance.
     Monitor(usize),
     /// The next line of the schedule.

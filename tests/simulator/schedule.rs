@@ -37,6 +37,12 @@ pub(crate) enum Change {
     Abandon(usize),
     /// The side makes any of its links the active one, in `dilated-1`.
     Switch(usize),
+    /// From now on a connection breaks when it has carried so many bytes one way.
+    Life(Option<usize>),
+    /// Time passes.
+    Nothing,
+    /// The application closes its wormhole, and drops what it has, or reads on.
+    Close { host: usize, drops: bool },
 }
 
 /// Changes with their times since the start, in order.
@@ -116,6 +122,62 @@ pub(crate) fn failover(rng: &mut StdRng) -> Schedule {
     }
     schedule.sort_by_key(|(at, _)| *at);
     schedule
+}
+
+/// How long connections go on breaking: all must be done by then.
+const YOUNG: Duration = Duration::from_secs(400);
+
+/// Connections that carry little more than what goes ahead with caution, or many times that.
+pub(crate) fn young(rng: &mut StdRng) -> Schedule {
+    let life = rng.random_range(6000..20_000);
+    vec![(Duration::ZERO, Change::Life(Some(life))), (YOUNG, Change::Life(None))]
+}
+
+/// Some disturbances, and a close of one side or both, often in the middle of them.
+pub(crate) fn close(rng: &mut StdRng) -> Schedule {
+    if rng.random_bool(0.1) {
+        return close_alone(rng);
+    }
+    let mut schedule = Schedule::new();
+    let mut at = Duration::ZERO;
+    for _ in 0..rng.random_range(0..5) {
+        at = if rng.random_bool(0.4) { at + millis(rng, 0, 3000) } else { millis(rng, 0, 30_000) };
+        disturb(at, &mut schedule, rng);
+    }
+    // Who sleeps cannot keep a deadline.
+    let asleep = |change: &Change| matches!(change, Change::Freeze(_) | Change::Suspend(_) | Change::Wake(_));
+    schedule.retain(|(_, change)| !asleep(change));
+    let mut at = millis(rng, 0, 30_000);
+    if !schedule.is_empty() && rng.random_bool(0.6) {
+        let near = schedule[rng.random_range(0..schedule.len())].0;
+        at = (near + millis(rng, 0, 1500)).saturating_sub(Duration::from_millis(500));
+    }
+    let host = rng.random_range(0..2);
+    schedule.push((at, Change::Close { host, drops: rng.random() }));
+    if rng.random_bool(0.4) {
+        let most = [0, 500, 15_000][rng.random_range(0..3)];
+        let at = at + millis(rng, 0, most);
+        schedule.push((at, Change::Close { host: 1 - host, drops: rng.random() }));
+    }
+    schedule.sort_by_key(|(at, _)| *at);
+    rest(schedule)
+}
+
+/// For a side that was told nothing: it may still notice.
+fn rest(mut schedule: Schedule) -> Schedule {
+    let last = schedule.last().map_or(Duration::ZERO, |(at, _)| *at);
+    schedule.push((last + Duration::from_secs(5), Change::Nothing));
+    schedule
+}
+
+/// One side is cut off for ever, and the other one closes, a little before that or at any time later.
+fn close_alone(rng: &mut StdRng) -> Schedule {
+    let (host, at) = (rng.random_range(0..2), millis(rng, 0, 20_000));
+    let mut schedule = vec![(at, Change::Mute(1 - host, true)), (at, Change::Deaf(1 - host, true))];
+    let close = at + millis(rng, 0, 20_000).saturating_sub(Duration::from_secs(2));
+    schedule.push((close, Change::Close { host, drops: rng.random() }));
+    schedule.sort_by_key(|(at, _)| *at);
+    rest(schedule)
 }
 
 fn millis(rng: &mut StdRng, from: u64, to: u64) -> Duration {

@@ -1,7 +1,7 @@
 //! The links of `dilated-1`, as the product's `LinksPump` runs them: the product's [`Links`] decides, this seals what is to
 //! be sent on each, opens what arrives, and has every frame looked at.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dilated::{
@@ -9,14 +9,15 @@ use dilated::{
     protocol::{LinkEvent, LinkId, Links},
 };
 use dilated_subchannel::{
-    frame::{Frame, Frames},
-    mux::{Batch, dilated1::Mux},
+    frame::{Frame, Frames, MAX_PLAINTEXT, Violation},
+    mux::{Batch, Params, dilated1::Mux},
 };
 use dilated_transit::{Better, Opener, Path, Role, Sealer};
 use rand::RngExt;
 
 use crate::{
     audit::Audit,
+    book::Book,
     connector::Candidate,
     network::{Network, Place},
     trace::name,
@@ -24,10 +25,20 @@ use crate::{
 
 /// Bytes of plaintext that are asked for at a time.
 const WRITE_AHEAD: usize = 4096;
+/// As in the product, on a link that may die young: bytes of a record, and of what goes ahead.
+const SHORT_RECORD: usize = 4096;
+const FIRST_FLIGHT: usize = 4096;
 /// Subchannels that a RESUME may list.
 const MOST_ENTRIES: usize = 1000;
 /// Turns of one visit; the product yields and goes on.
 const MAX_TURNS: usize = 1000;
+
+/// The beginning of a link that may die young.
+struct Caution {
+    /// What the peer had acknowledged before.
+    acknowledged: u64,
+    over: Instant,
+}
 
 struct Wire {
     id: LinkId,
@@ -44,17 +55,58 @@ pub(crate) struct Wires {
     wires: Vec<Wire>,
     audit: Audit,
     batch: Batch,
+    caution: Option<Caution>,
+    /// To tell once everything is delivered.
+    draining: bool,
 }
 
 impl Wires {
-    pub(crate) fn new(number: usize, role: Role) -> Wires {
+    /// Of a side whose peer said `peer` of itself.
+    pub(crate) fn new(number: usize, role: Role, peer: Params) -> Wires {
         Wires {
             number,
             links: Links::new(role, LivenessConfig::default(), MOST_ENTRIES),
             wires: Vec::new(),
-            audit: Audit::new(role),
+            audit: Audit::new(role, peer),
             batch: Batch::new(),
+            caution: None,
+            draining: false,
         }
+    }
+
+    /// Links keep dying young: begins with little.
+    pub(crate) fn be_cautious(&mut self, patience: Duration, mux: &Mux, now: Instant) {
+        let acknowledged = mux.progress().acknowledged;
+        self.caution = Some(Caution { acknowledged, over: now + patience });
+        self.batch.set_longest(SHORT_RECORD);
+    }
+
+    /// Lets [`poll`](Self::poll) tell once everything written was acknowledged.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Says goodbye on every link, on the active one first. Returns the connections that are to be closed in order, with
+    /// what is still to be written.
+    pub(crate) fn close(&mut self, mux: &mut Mux, network: &mut Network) -> Vec<(Place, BytesMut)> {
+        mux.link_down();
+        self.links.goodbye(Violation::CLOSED, "");
+        let current = self.links.current();
+        self.wires.sort_by_key(|wire| Some(wire.id) != current);
+        let mut last = Vec::new();
+        for mut wire in std::mem::take(&mut self.wires) {
+            let mut record = Vec::new();
+            while self.links.poll_transmit(wire.id, &mut record) {
+                network.trace.note(|| tell(self.number, "sends", wire.id, &record));
+                self.audit.sent(wire.id, &record);
+                wire.sealer.seal(&[&record], &mut wire.output).expect("within the limits");
+                record.clear();
+            }
+            last.push((wire.place, wire.output));
+        }
+        self.links.reset(mux);
+        self.end_caution();
+        last
     }
 
     pub(crate) fn add(
@@ -99,6 +151,13 @@ impl Wires {
         left
     }
 
+    /// Activates the active link anew, so that both sides say all sums again.
+    pub(crate) fn renew(&mut self, mux: &mut Mux, now: Instant) {
+        if let Some(current) = self.links.current() {
+            self.links.activate(current, mux, now);
+        }
+    }
+
     /// Activates any link, the active one included.
     pub(crate) fn switch(&mut self, mux: &mut Mux, network: &mut Network) {
         let chosen = network.rng.random_range(0..self.wires.len().max(1));
@@ -109,6 +168,7 @@ impl Wires {
 
     pub(crate) fn reset(&mut self, mux: &mut Mux, network: &mut Network) {
         self.links.reset(mux);
+        self.end_caution();
         self.sweep(network);
     }
 
@@ -119,6 +179,10 @@ impl Wires {
 
     pub(crate) fn links(&self) -> &Links {
         &self.links
+    }
+
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Activations that it knows of.
@@ -143,7 +207,8 @@ impl Wires {
 
     pub(crate) fn deadline(&self, mux: &Mux) -> Option<Instant> {
         let watches = self.wires.iter().filter_map(|wire| self.links.deadline(wire.id));
-        watches.chain(self.acknowledgement(mux)).min()
+        let caution = self.caution.as_ref().map(|caution| caution.over);
+        watches.chain(self.acknowledgement(mux)).chain(caution).min()
     }
 
     /// When acknowledgements are due that nothing else carried.
@@ -154,12 +219,16 @@ impl Wires {
     }
 
     /// What must hold whenever the side has come to rest.
-    pub(crate) fn check(&self, generation: u64, mux: &Mux, network: &Network) {
+    pub(crate) fn check(&self, generation: u64, mux: &Mux, book: &Book, network: &Network) {
         for wire in &self.wires {
             assert_eq!(wire.generation, generation, "a link of another generation is kept");
         }
         let late = self.deadline(mux).is_some_and(|at| at <= network.now);
         assert!(!late, "a timer of the links is late");
+        let sending = self.wires.iter().find(|wire| Some(wire.id) == self.links.sending());
+        if let Some(wire) = sending.filter(|wire| wire.output.is_empty() && self.caution.is_none()) {
+            self.audit.check(wire.id, book, self.number);
+        }
     }
 
     /// Does all that can be done now, until something happened that the side has to know. `records` counts those that
@@ -170,6 +239,9 @@ impl Wires {
         records: &mut u64,
         network: &mut Network,
     ) -> Option<LinkEvent> {
+        if self.caution.as_ref().is_some_and(|caution| caution.over <= network.now) {
+            self.end_caution();
+        }
         for _ in 0..MAX_TURNS {
             let mut progress = false;
             let mut index = 0;
@@ -192,10 +264,30 @@ impl Wires {
             }
             let due = self.acknowledgement(mux).is_some_and(|at| at <= network.now);
             if !progress && !due {
-                return None;
+                let flushed = |wire: &Wire| wire.output.is_empty() && self.links.is_quiet(wire.id);
+                let drained = self.draining && mux.is_drained() && self.wires.iter().all(flushed);
+                self.draining &= !drained;
+                return drained.then_some(LinkEvent::Drained);
             }
         }
         panic!("links do not come to rest");
+    }
+
+    fn end_caution(&mut self) {
+        self.caution = None;
+        self.batch.set_longest(MAX_PLAINTEXT);
+    }
+
+    /// How much may be sent in this turn; 0 for no data yet.
+    fn allowance(&mut self, mux: &Mux) -> usize {
+        let Some(caution) = &self.caution else { return WRITE_AHEAD };
+        let progress = mux.progress();
+        if progress.acknowledged > caution.acknowledged {
+            self.end_caution();
+            return WRITE_AHEAD;
+        }
+        let sent = usize::try_from(progress.sent - progress.acknowledged).expect("little");
+        FIRST_FLIGHT.saturating_sub(sent)
     }
 
     /// Whether anything was done, and what the side has to know.
@@ -240,11 +332,14 @@ impl Wires {
             wire.sealer.seal(&[&record], &mut wire.output).expect("within the limits");
             sealed = true;
         }
-        if self.links.sending() != Some(wire.id)
-            || !mux.poll_transmit(network.now, WRITE_AHEAD, &mut self.batch)
-        {
+        if self.links.sending() != Some(wire.id) {
             return Ok(sealed);
         }
+        let most = self.allowance(mux);
+        if !mux.poll_transmit(network.now, most, &mut self.batch) {
+            return Ok(sealed);
+        }
+        let wire = &mut self.wires[index];
         for parts in self.batch.records() {
             let record = parts.collect::<Vec<_>>().concat();
             self.audit.sent(wire.id, &record);

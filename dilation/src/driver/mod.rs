@@ -484,7 +484,8 @@ impl Driver {
     /// for.
     fn leave_if_delivered(&mut self) {
         let delivered = self.dilation.as_ref().is_some_and(|dilation| {
-            dilation.link.is_none() && dilation.request.mux.usage().outbox_bytes == 0
+            // An end that was not acknowledged takes no room in the outbox, and counts, too.
+            dilation.link.is_none() && dilation.request.mux.is_drained()
         });
         if delivered && matches!(self.phase, Phase::Draining(_)) {
             self.leave();

@@ -232,7 +232,7 @@ impl LinksPump {
         if self.links.sending() != Some(wire.id) {
             return Ok(!quiet);
         }
-        let Some(most) = self.poll_allowance(cx) else { return Ok(!quiet) };
+        let most = self.poll_allowance(cx);
         if self.mux.poll_transmit(cx, clock::now(), most, &mut self.batch).is_pending() {
             return Ok(!quiet);
         }
@@ -244,19 +244,20 @@ impl LinksPump {
         }
     }
 
-    /// How much may be sent in this turn; `None` for nothing yet.
-    fn poll_allowance(&mut self, cx: &mut Context<'_>) -> Option<usize> {
-        let Some(caution) = &mut self.caution else { return Some(BATCH) };
+    /// How much may be sent in this turn; 0 for no data yet. Everything else goes: the peer may be as cautious, and would
+    /// else wait for our acknowledgement as we do for its.
+    fn poll_allowance(&mut self, cx: &mut Context<'_>) -> usize {
+        let Some(caution) = &mut self.caution else { return BATCH };
         let progress = self.mux.progress();
         let waits =
             progress.acknowledged <= caution.acknowledged && caution.over.as_mut().poll(cx).is_pending();
         if !waits {
             self.caution = None;
             self.batch.set_longest(MAX_PLAINTEXT);
-            return Some(BATCH);
+            return BATCH;
         }
         let sent = usize::try_from(progress.sent - progress.acknowledged).unwrap_or(usize::MAX);
-        FIRST_FLIGHT.checked_sub(sent).filter(|rest| *rest > 0)
+        FIRST_FLIGHT.saturating_sub(sent)
     }
 
     /// Resets the connections whose links are given up.

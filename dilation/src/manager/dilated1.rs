@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use dilated_transit::Role;
 
 use super::{Action, Manager, State, Timer};
-use crate::generation::Generation;
+use crate::{error::DilationError, generation::Generation};
 
 /// Candidates of one search come in a bunch: what the peer said in handshakes that were under way when the link was chosen does
 /// not mean that it lost that link.
@@ -94,6 +94,10 @@ impl Manager {
             return;
         }
         let (State::Searching { role } | State::Linked { role, .. }) = self.state else { return };
+        if self.peer_closes {
+            // It said so before it lost the link on which we waited for its last words.
+            return self.fail(DilationError::PeerClosed);
+        }
         if let State::Linked { .. } = self.state {
             self.actions.push_back(Action::AbortLink);
         }

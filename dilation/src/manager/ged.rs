@@ -28,7 +28,7 @@ use std::time::Instant;
 use dilated_transit::Role;
 
 use super::{Action, Manager, Selection, State, Timer};
-use crate::message::DilationMessage;
+use crate::{error::DilationError, message::DilationMessage};
 
 impl Manager {
     /// The connector selected a link.
@@ -102,6 +102,8 @@ impl Manager {
                 return self.send(&DilationMessage::Reconnecting);
             }
             State::Connecting { role: Role::Follower } => false,
+            // It said so before it lost the link on which we waited for its last words.
+            State::Connected { .. } if self.peer_closes => return self.fail(DilationError::PeerClosed),
             // Python waits in a state of its own until its link has closed; ours is aborted at once, so there is
             // nothing to wait for.
             State::Connected { role: Role::Follower, .. } => {

@@ -42,6 +42,9 @@ impl Multiplexer {
     /// Fills `out` with records for the link, ready to be sealed, until their plaintexts reach `most` bytes (at least
     /// one record, which may be larger). `Pending` if there is nothing: `cx` is woken when there is, and when
     /// [`next_timeout`](Multiplexer::next_timeout) has moved forward.
+    ///
+    /// With `most` 0 no data goes, in `dilated-1` only what is not. The caller has a reason to come back then, and is not
+    /// woken: data that waits would do it at once.
     pub fn poll_transmit(
         &self,
         cx: &mut Context<'_>,
@@ -53,8 +56,10 @@ impl Multiplexer {
             if inner.mux.poll_transmit(now, most, out) {
                 return Poll::Ready(());
             }
-            inner.driver.timeout = inner.mux.poll_timeout();
-            inner.park(cx, |inner| &mut inner.driver.transmit);
+            if most > 0 {
+                inner.driver.timeout = inner.mux.poll_timeout();
+                inner.park(cx, |inner| &mut inner.driver.transmit);
+            }
             Poll::Pending
         })
     }
@@ -73,6 +78,11 @@ impl Multiplexer {
     /// The round trip of the link, measured. `ged` has no use for it.
     pub fn set_round_trip(&self, round_trip: Duration) {
         self.shared.with(|inner| inner.mux.set_round_trip(round_trip));
+    }
+
+    /// Whether the peer has acknowledged everything that was opened, written and closed; also after the end.
+    pub fn is_drained(&self) -> bool {
+        self.shared.lock().mux.is_drained()
     }
 
     /// `Ready` when the peer has acknowledged everything that was opened, written and closed; also after

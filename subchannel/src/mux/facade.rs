@@ -165,7 +165,8 @@ impl Mux {
     }
 
     /// Fills `out` with records for the link until their plaintexts reach `most` bytes (at least one record, which may
-    /// be larger). Returns whether there are any.
+    /// be larger). With `most` 0 no data goes: in `dilated-1` what is not data, in `ged` nothing. Returns whether there
+    /// are any.
     pub fn poll_transmit(&mut self, now: Instant, most: usize, out: &mut Batch) -> bool {
         match &mut self.engine {
             Engine::Ged(mux) => mux.fill(most, out),

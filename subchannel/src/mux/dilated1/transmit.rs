@@ -35,8 +35,8 @@ enum Turn {
 
 impl Mux {
     /// Appends records for the link to `out`, until those in it have `most` bytes or nothing is left to send; at least
-    /// one, if there is anything. Returns whether there was. Call it again after
-    /// [`poll_timeout`](Mux::poll_timeout).
+    /// one, if there is anything. With `most` 0 only what is not data, which must never wait: the peer may wait for it
+    /// with its own. Returns whether there was anything. Call it again after [`poll_timeout`](Mux::poll_timeout).
     pub fn poll_transmit(&mut self, now: Instant, most: usize, out: &mut Batch) -> bool {
         if self.link == Link::Down {
             return false;
@@ -53,7 +53,7 @@ impl Mux {
             && self.transmit_controls(&mut room, now)
             && self.transmit_counts(&mut room);
         let flight = usize::try_from(self.flight.room(self.in_flight)).unwrap_or(usize::MAX);
-        if done && flight > 0 {
+        if done && flight > 0 && most > 0 {
             room.most = room.most.min(room.out.bytes().saturating_add(flight));
             self.transmit_data(&mut room);
         }

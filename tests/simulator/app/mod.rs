@@ -1,6 +1,8 @@
 //! The applications: each opens subchannels, writes on those it opened and on those it accepted bytes that can be told
 //! from all others, and checks whatever it reads against what the other one did.
 
+mod finish;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +14,7 @@ use bytes::Bytes;
 use dilated_subchannel::{
     frame::Code,
     id::SubchannelId,
-    mux::{DatagramError, Mux, OpenError, OpenRefused, ReadError, StreamKey, WriteError},
+    mux::{DatagramError, Event, Mux, OpenError, OpenRefused, ReadError, StreamKey, WriteError},
     record::Name,
 };
 use rand::{RngExt, rngs::StdRng};
@@ -41,10 +43,30 @@ struct Flow {
     to_write: u64,
     writing: bool,
     reading: bool,
+    /// The multiplexer had no room, or nothing: an event says when to ask again.
+    waits_to_write: bool,
+    waits_to_read: bool,
     cursor: Cursor,
     stalled: u32,
     datagrams: u64,
     seen: BTreeSet<u64>,
+}
+
+impl Flow {
+    fn new(id: SubchannelId, to_write: u64, mode: Mode) -> Flow {
+        Flow {
+            id,
+            to_write,
+            writing: true,
+            reading: true,
+            waits_to_write: false,
+            waits_to_read: false,
+            cursor: Cursor::new(mode),
+            stalled: 0,
+            datagrams: 0,
+            seen: BTreeSet::new(),
+        }
+    }
 }
 
 /// One side's application.
@@ -57,11 +79,21 @@ pub(crate) struct App {
     lengths: Vec<u64>,
     opened: usize,
     accepted: usize,
-    /// Subchannels that nobody expects there: to be opened, and waiting for the answer.
+    /// Subchannels that nobody expects there: to be opened, and waiting for the answer, which may have come.
     strays: usize,
-    refused: Vec<StreamKey>,
+    refused: BTreeMap<StreamKey, bool>,
     control: bool,
+    /// Something waits to be accepted; opening is worth a try.
+    incoming: bool,
+    openable: bool,
+    /// It has closed its wormhole and writes no more; nothing more happens at all.
+    closed: bool,
+    over: bool,
+    /// It did not want what still came.
+    dropped: bool,
     flows: BTreeMap<StreamKey, Flow>,
+    /// Those that are over.
+    finished: BTreeSet<u32>,
     /// Bytes read in all.
     pub(crate) received: u64,
 }
@@ -94,9 +126,15 @@ impl App {
             opened: 0,
             accepted: 0,
             strays: if load.wild { rng.random_range(0..3) } else { 0 },
-            refused: Vec::new(),
+            refused: BTreeMap::new(),
             control: load.wild,
+            incoming: false,
+            openable: true,
+            closed: false,
+            over: false,
+            dropped: false,
             flows: BTreeMap::new(),
+            finished: BTreeSet::new(),
             received: 0,
         }
     }
@@ -104,34 +142,70 @@ impl App {
     /// Whether all subchannels of both sides have ended, in both directions.
     pub(crate) fn is_done(&self) -> bool {
         let all = self.load.opens;
-        self.opened == all
-            && self.accepted == all
-            && self.flows.is_empty()
-            && !self.control
-            && self.strays == 0
-            && self.refused.is_empty()
+        self.over
+            || self.opened == all
+                && self.accepted == all
+                && self.flows.is_empty()
+                && !self.control
+                && self.strays == 0
+                && self.refused.is_empty()
+    }
+
+    /// What was `Pending` is done again only when the multiplexer says that it is worth it.
+    pub(crate) fn handle_event(&mut self, event: &Event) {
+        match event {
+            Event::Readable(key) => {
+                if let Some(flow) = self.flows.get_mut(key) {
+                    flow.waits_to_read = false;
+                }
+            }
+            Event::Writable(key) => {
+                if let Some(flow) = self.flows.get_mut(key) {
+                    flow.waits_to_write = false;
+                }
+            }
+            Event::Acknowledged(key) => {
+                if let Some(answered) = self.refused.get_mut(key) {
+                    *answered = true;
+                }
+            }
+            Event::Incoming(name) => self.incoming |= *name == self.name,
+            Event::Openable => self.openable = true,
+            _ => {}
+        }
     }
 
     /// Opens, accepts, writes, reads or gives up something.
     pub(crate) fn step(&mut self, mux: &mut Mux, rng: &mut StdRng) {
         self.look_at_strays(mux);
         match rng.random_range(0..20) {
+            2 => self.accept(mux, rng),
+            _ if self.closed => self.with_random_flow(mux, rng, Self::read),
             0 | 1 => self.open(mux, rng),
-            2 => {
-                while let Some(key) = mux.accept(&self.name) {
-                    self.accepted += 1;
-                    self.add(key, mux, self.load.opens + self.accepted - 1, rng);
-                }
-            }
             3 if self.load.wild => self.with_random_flow(mux, rng, Self::be_wild),
             4..=10 => self.with_random_flow(mux, rng, Self::write),
             _ => self.with_random_flow(mux, rng, Self::read),
         }
     }
 
+    fn accept(&mut self, mux: &mut Mux, rng: &mut StdRng) {
+        while self.incoming
+            && let Some(key) = mux.accept(&self.name)
+        {
+            self.accepted += 1;
+            self.add(key, mux, self.load.opens + self.accepted - 1, rng);
+        }
+        self.incoming = false;
+    }
+
     fn open(&mut self, mux: &mut Mux, rng: &mut StdRng) {
         if self.control {
+            if !self.openable {
+                return;
+            }
+            self.openable = false;
             if let Poll::Ready(control) = mux.control() {
+                self.openable = true;
                 let key = control.expect("the wormhole lives").expect("taken once");
                 self.control = false;
                 self.add(key, mux, 2 * self.load.opens, rng);
@@ -139,17 +213,21 @@ impl App {
             return;
         }
         let stray = self.strays > 0 && rng.random();
-        if !stray && self.opened == self.load.opens {
+        if !stray && self.opened == self.load.opens || !self.openable {
             return;
         }
         let key = match mux.open(if stray { &self.stray } else { &self.name }) {
-            Poll::Pending | Poll::Ready(Err(OpenError::TooMany { .. })) => return,
+            Poll::Pending => {
+                self.openable = false;
+                return;
+            }
+            Poll::Ready(Err(OpenError::TooMany { .. })) => return,
             Poll::Ready(opened) => opened.expect("within the limits"),
         };
         if stray {
             self.strays -= 1;
             let _ = mux.write(key, b"is anybody there?");
-            self.refused.push(key);
+            self.refused.insert(key, false);
         } else {
             self.opened += 1;
             self.add(key, mux, self.opened - 1, rng);
@@ -158,7 +236,8 @@ impl App {
 
     /// What nobody expects is refused, and never taken.
     fn look_at_strays(&mut self, mux: &mut Mux) {
-        self.refused.retain(|key| match mux.poll_opened(*key) {
+        self.refused.retain(|key, answered| match mux.poll_opened(*key) {
+            _ if !std::mem::take(answered) => true,
             Poll::Pending => true,
             Poll::Ready(answer) => {
                 let Err(OpenRefused::Refused { code }) = answer else { panic!("a stray is taken") };
@@ -175,16 +254,8 @@ impl App {
     fn add(&mut self, key: StreamKey, mux: &Mux, number: usize, rng: &mut StdRng) {
         let (id, name) = mux.describe(key).expect("just made");
         assert!(name == self.name || id.0 == 0);
-        let flow = Flow {
-            id,
-            to_write: self.lengths[number],
-            writing: true,
-            reading: true,
-            cursor: Cursor::new([Mode::Bytes, Mode::Messages, Mode::Mixed][rng.random_range(0..3)]),
-            stalled: 0,
-            datagrams: 0,
-            seen: BTreeSet::new(),
-        };
+        let mode = [Mode::Bytes, Mode::Messages, Mode::Mixed][rng.random_range(0..3)];
+        let flow = Flow::new(id, self.lengths[number], mode);
         assert!(self.flows.insert(key, flow).is_none(), "a key was given twice");
     }
 
@@ -204,12 +275,13 @@ impl App {
         if flow.writing || flow.reading {
             self.flows.insert(key, flow);
         } else {
+            self.finished.insert(flow.id.0);
             mux.release(key);
         }
     }
 
     fn write(&mut self, key: StreamKey, flow: &mut Flow, mux: &mut Mux, rng: &mut StdRng) {
-        if !flow.writing {
+        if !flow.writing || flow.waits_to_write {
             return;
         }
         let written = self.book.borrow().direction(flow.id, self.number).bytes;
@@ -218,7 +290,7 @@ impl App {
             let ended = mux.shutdown(key);
             flow.writing = false;
             if self.check_write(flow, ended).is_some() {
-                self.end(flow, End::Fin);
+                self.note_end(flow, End::Fin);
             }
             return;
         }
@@ -226,7 +298,10 @@ impl App {
         let mut data = Book::content(flow.id, self.number, written, length);
         match rng.random_range(0..3) {
             0 => {
-                let Poll::Ready(sent) = mux.send(key, &data) else { return };
+                let Poll::Ready(sent) = mux.send(key, &data) else {
+                    flow.waits_to_write = true;
+                    return;
+                };
                 if self.check_write(flow, sent).is_some() {
                     flow.to_write -= length;
                     self.book.borrow_mut().sent(flow.id, self.number, length);
@@ -234,7 +309,10 @@ impl App {
             }
             n => {
                 let taken = if n == 1 { mux.write_bytes(key, &mut data) } else { mux.write(key, &data) };
-                let Poll::Ready(taken) = taken else { return };
+                let Poll::Ready(taken) = taken else {
+                    flow.waits_to_write = true;
+                    return;
+                };
                 if let Some(taken) = self.check_write(flow, taken) {
                     flow.to_write -= taken as u64;
                     self.book.borrow_mut().wrote(flow.id, self.number, taken as u64);
@@ -257,15 +335,15 @@ impl App {
         }
     }
 
-    fn end(&mut self, flow: &Flow, end: End) {
+    fn note_end(&mut self, flow: &Flow, end: End) {
         self.book.borrow_mut().end(flow.id, self.number, end);
     }
 
     fn read(&mut self, key: StreamKey, flow: &mut Flow, mux: &mut Mux, rng: &mut StdRng) {
-        self.read_datagrams(key, flow, mux);
-        if !flow.reading {
+        if !flow.reading || flow.waits_to_read {
             return;
         }
+        self.read_datagrams(key, flow, mux);
         if flow.stalled > 0 {
             flow.stalled -= 1;
             return;
@@ -286,7 +364,13 @@ impl App {
                 (n > 0).then(|| Bytes::from(buffer))
             })
         };
-        let Poll::Ready(read) = read else { return };
+        match read {
+            Poll::Ready(read) => self.take(flow, read, whole),
+            Poll::Pending => flow.waits_to_read = true,
+        }
+    }
+
+    fn take(&mut self, flow: &mut Flow, read: Result<Option<Bytes>, ReadError>, whole: bool) {
         let book = self.book.borrow();
         let direction = book.direction(flow.id, 1 - self.number);
         match read {
@@ -330,7 +414,7 @@ impl App {
                 let code: u32 = rng.random();
                 mux.reset(key, code);
                 flow.writing = false;
-                self.end(flow, End::Reset(code.into()));
+                self.note_end(flow, End::Reset(code.into()));
             }
             8 if flow.reading => {
                 let code: u32 = rng.random();
@@ -339,13 +423,7 @@ impl App {
                 assert!(matches!(mux.read(key, &mut [0]), Poll::Ready(Err(_) | Ok(0))));
             }
             9 => {
-                // Dropped as it is: what was written and the end still go.
-                if flow.reading {
-                    self.stop(flow, Code::CANCELLED);
-                }
-                if std::mem::take(&mut flow.writing) {
-                    self.end(flow, End::Fin);
-                }
+                self.drop_flow(flow);
             }
             _ if flow.writing => {
                 let mut data = flow.datagrams.to_be_bytes().to_vec();
@@ -361,6 +439,16 @@ impl App {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// It is dropped as it is: what was written and the end still go.
+    fn drop_flow(&mut self, flow: &mut Flow) {
+        if flow.reading {
+            self.stop(flow, Code::CANCELLED);
+        }
+        if std::mem::take(&mut flow.writing) {
+            self.note_end(flow, End::Fin);
         }
     }
 

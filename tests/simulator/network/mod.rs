@@ -4,6 +4,8 @@
 //! the path works. A reset is sent once, and a silent path swallows it; whoever sends to a connection that its other
 //! end has forgotten gets one.
 
+mod faults;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     net::Ipv4Addr,
@@ -98,6 +100,8 @@ struct End {
     received: BytesMut,
     /// A write found no room.
     full: bool,
+    /// Bytes that have arrived.
+    carried: usize,
 }
 
 #[derive(Debug)]
@@ -134,6 +138,8 @@ pub(crate) struct Network {
     /// Connections that the relay has joined, both ways.
     joined: BTreeMap<u64, u64>,
     dialled: u64,
+    /// Something on the way breaks each connection when so many bytes have come over it one way.
+    pub(crate) life: Option<usize>,
 }
 
 /// The n-th address of a host.
@@ -170,6 +176,7 @@ impl Network {
             connections: BTreeMap::new(),
             joined: BTreeMap::new(),
             dialled: 0,
+            life: None,
         }
     }
 
@@ -209,6 +216,7 @@ impl Network {
             wire: Wire::default(),
             received: BytesMut::new(),
             full: false,
+            carried: 0,
         };
         let ends = [
             end(host, self.hosts[host].address, State::Opening),
@@ -329,62 +337,9 @@ impl Network {
         self.forget_if_over(place.connection);
     }
 
-    /// The network itself ends the connection, for both. What is on the way still arrives if the cut is clean;
-    /// otherwise a random part is lost, at any byte.
-    pub(crate) fn cut(&mut self, connection: u64, clean: bool) {
-        for end in [0, 1] {
-            let place = Place { connection, end };
-            let Some(found) = self.connections.get_mut(&connection) else { return };
-            if !clean {
-                let wire = &mut found.ends[end].wire;
-                let mut kept = self.rng.random_range(0..=wire.bytes);
-                wire.segments.retain_mut(|(_, segment)| match segment {
-                    Segment::Data(bytes) => {
-                        bytes.truncate(kept);
-                        kept -= bytes.len();
-                        !bytes.is_empty()
-                    }
-                    _ => true,
-                });
-                wire.bytes = wire.segments.iter().map(|(_, segment)| segment.len()).sum();
-            }
-            self.send(place, Segment::Broken);
-        }
-    }
-
-    /// Ends all connections of a host, because its process dies.
-    pub(crate) fn kill(&mut self, host: usize) {
-        let place = |(id, connection): (&u64, &Connection)| {
-            let end = connection.ends.iter().position(|end| end.host == host)?;
-            Some(Place { connection: *id, end })
-        };
-        let places: Vec<Place> = self.connections.iter().filter_map(place).collect();
-        for place in places {
-            self.abort(place);
-        }
-    }
-
     /// Connections that exist.
     pub(crate) fn connections(&self) -> Vec<u64> {
         self.connections.keys().copied().collect()
-    }
-
-    /// The paths have changed: what was held and may pass now is tried again, at TCP's next attempt.
-    pub(crate) fn retry(&mut self) {
-        for id in self.connections() {
-            for end in [0, 1] {
-                let place = Place { connection: id, end };
-                let connection = &self.connections[&id];
-                let (to, from) = (&connection.ends[end], &connection.ends[1 - end]);
-                let Some(since) = to.wire.held_since.filter(|_| self.passes(from, to)) else { continue };
-                let most = (self.now - since).min(LONGEST_RETRY);
-                let at = self.now + self.up_to(most) + self.travel();
-                let key = self.queue.schedule(at, Event::Arrival(place));
-                let wire = &mut self.connections.get_mut(&id).expect("listed").ends[end].wire;
-                wire.held_since = None;
-                wire.arrival = Some(key);
-            }
-        }
     }
 
     fn send(&mut self, to: Place, segment: Segment) {
@@ -453,6 +408,11 @@ impl Network {
             }
             (Segment::Data(bytes), State::Open) => {
                 end.received.extend_from_slice(&bytes);
+                let before = end.carried;
+                end.carried += bytes.len();
+                if self.life.is_some_and(|life| (before..end.carried).contains(&life)) {
+                    self.cut(place.connection, false);
+                }
                 Some(Notice::Ready)
             }
             (Segment::Credit, State::Open) => Some(Notice::Ready),

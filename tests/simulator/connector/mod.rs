@@ -1,6 +1,8 @@
 //! The search for links, as the product's `Connector` makes it: the real race and the real handshakes on virtual
 //! connections. In `ged` the first candidate that is confirmed wins; in `dilated-1` the side decides.
 
+mod attempt;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
@@ -8,11 +10,13 @@ use std::{
 
 use bytes::BytesMut;
 use dilated_transit::{
-    Better, DilationKey, Ephemeral, HandshakeLimits, Hint, KCM, LinkDialect, LinkHandshake, Offer, Opener,
-    Path, RelayHint, RelayRequest, Role, Sealer, Stage, TcpHint,
+    Better, DilationKey, Ephemeral, HandshakeLimits, Hint, LinkDialect, LinkHandshake, Offer, Path,
+    RelayHint, RelayRequest, Role, TcpHint,
     race::{Dial, DialId, Race, RaceConfig, Retry, Route},
 };
 
+use self::attempt::Attempt;
+pub(crate) use self::attempt::Candidate;
 use crate::network::{Network, Notice, Place, to_ip};
 
 /// How long Python waits for TCP.
@@ -40,39 +44,6 @@ pub(crate) enum Found {
     Selected(Box<Candidate>),
     /// A connection that may become a link, which is for the side to decide; in `dilated-1`.
     Candidate(Box<Candidate>),
-}
-
-/// A connection over which the peer has confirmed its key.
-pub(crate) struct Candidate {
-    pub(crate) place: Place,
-    pub(crate) pipe: (Sealer, Opener),
-    /// To be sent: what is left of the handshake, and a Leader's choice.
-    pub(crate) output: BytesMut,
-    pub(crate) path: Path,
-    pub(crate) generation: u64,
-    pub(crate) peer_linked: bool,
-    /// The dial that it came from.
-    attempt: Option<(u64, DialId)>,
-}
-
-impl Candidate {
-    /// The Leader chooses it.
-    fn choose(&mut self) {
-        self.pipe.0.seal(&[KCM], &mut self.output).expect("short");
-    }
-}
-
-/// A connection that may become one.
-struct Attempt {
-    /// Which search dialled; none if the peer did.
-    dial: Option<(u64, DialId)>,
-    relayed: bool,
-    path: Path,
-    handshake: LinkHandshake,
-    output: BytesMut,
-    /// TCP is connected.
-    connected: bool,
-    deadline: Option<Instant>,
 }
 
 pub(crate) struct Connector {
@@ -261,6 +232,23 @@ impl Connector {
             Notice::Refused | Notice::Ready => return false,
         }
         true
+    }
+
+    /// Closes everything, the listener included.
+    pub(crate) fn shut(mut self, network: &mut Network) {
+        self.close(|_| true, network);
+        for found in self.found {
+            if let Found::Selected(candidate) | Found::Candidate(candidate) = found {
+                network.finish(candidate.place);
+            }
+        }
+        network.hosts[self.host].port = None;
+    }
+
+    /// Whether these are the hints that it remembers.
+    pub(crate) fn knows(&self, hints: &[Hint]) -> bool {
+        hints.iter().all(|hint| self.remembered.contains(hint))
+            && self.remembered.iter().all(|hint| hints.contains(hint))
     }
 
     /// Connections that it holds.
@@ -470,37 +458,6 @@ impl Connector {
         network.abort(candidate.place);
         if let Some((race, dial)) = self.race_of(candidate.attempt) {
             race.handle_failed(dial, Retry::Later, network.now);
-        }
-    }
-}
-
-impl Attempt {
-    fn due(&self) -> Option<Instant> {
-        self.deadline.filter(|_| !(self.connected && self.handshake.is_unhurried()))
-    }
-
-    /// Whether the peer has confirmed its key.
-    fn shake(&mut self, place: Place, offer: Offer, network: &mut Network) -> Result<bool, Retry> {
-        loop {
-            if let Some(output) = self.handshake.poll_output() {
-                self.output.unsplit(output);
-            }
-            network.write(place, &mut self.output).map_err(|()| Retry::Later)?;
-            if self.handshake.is_confirmed() {
-                return Ok(true);
-            }
-            let before = self.handshake.stage();
-            let bytes = network.read(place).map_err(|()| Retry::Later)?;
-            if bytes.is_empty() {
-                return Ok(false);
-            }
-            // At a relay whoever comes next is another one.
-            let retry = if self.relayed { Retry::Later } else { Retry::Never };
-            self.handshake.set_offer(offer);
-            self.handshake.handle_input(&bytes).map_err(|_| retry)?;
-            if before == Stage::Relay && self.handshake.stage() != Stage::Relay {
-                self.deadline = Some(network.now + HANDSHAKE_TIMEOUT);
-            }
         }
     }
 }
