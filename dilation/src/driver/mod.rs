@@ -2,9 +2,11 @@
 //! manager what happened, and does what the manager says.
 
 mod dilation;
+mod seldom;
 
 use std::{
     future::{Future, pending},
+    pin::pin,
     sync::Arc,
     time::Instant,
 };
@@ -23,7 +25,7 @@ use dilated_transit::{
 };
 use tokio::sync::watch;
 
-use self::dilation::Dilation;
+use self::{dilation::Dilation, seldom::Seldom};
 use crate::{
     clock,
     config::DilateConfig,
@@ -110,13 +112,20 @@ impl Driver {
                     Some(dilation) => (dilation.connector.as_mut(), dilation.link.as_mut()),
                     None => (None, None),
                 };
+                let rest = pin!(async {
+                    tokio::select! {
+                        event = self.mailbox_driver.next() => Woken::Mailbox(event),
+                        () = self.shared.woken() => Woken::Requests,
+                        event = optional(connector.map(Connector::next)) => Woken::Connector(event),
+                        what = self.monitor.next() => Woken::Machine(what),
+                        () = sleep_until(deadline) => Woken::Timer,
+                    }
+                });
                 tokio::select! {
-                    event = self.mailbox_driver.next() => Woken::Mailbox(event),
-                    () = self.shared.woken() => Woken::Requests,
-                    event = optional(connector.map(Connector::next)) => Woken::Connector(event),
+                    // What the application and the mailbox say goes before the end of a link that may follow from it.
+                    biased;
+                    woken = Seldom::new(rest) => woken,
                     end = optional(link.map(Pump::run)) => Woken::Link(end),
-                    what = self.monitor.next() => Woken::Machine(what),
-                    () = sleep_until(deadline) => Woken::Timer,
                 }
             };
             match woken {

@@ -151,37 +151,43 @@ impl LinksPump {
     /// Ready when something happened that the driver has to know.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         for _ in 0..MAX_TURNS {
-            let mut progress = false;
-            let mut index = 0;
-            while index < self.wires.len() {
-                match self.poll_wire(index, cx) {
-                    Ok(turn) => {
-                        progress |= turn.progress;
-                        if let Some(event) = turn.event {
-                            self.sweep();
-                            return Poll::Ready(event);
-                        }
-                        index += 1;
-                    }
-                    Err(event) => {
-                        let id = self.wires[index].id;
-                        let event = self.links.handle_end(id, event, &mut self.mux, clock::now());
-                        self.sweep();
-                        return Poll::Ready(event);
-                    }
-                }
-            }
-            if !progress && self.poll_timer(cx).is_pending() {
-                if self.draining && self.is_drained(cx) {
+            match self.poll_turn(cx) {
+                Ok(true) => {}
+                Ok(false) if self.draining && self.is_drained(cx) => {
                     // Said once; the links go on until the driver ends them.
                     self.draining = false;
                     return Poll::Ready(LinkEvent::Drained);
                 }
-                return Poll::Pending;
+                Ok(false) => return Poll::Pending,
+                Err(event) => {
+                    self.sweep();
+                    return Poll::Ready(event);
+                }
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// One turn of all links: what came, and then what is to be said, so that after both there mostly is nothing more to look
+    /// at. A blocked writer never stops a reader. Returns whether there may be more to do; an error is what the driver
+    /// has to know.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkEvent> {
+        let now = clock::now();
+        let mut again = false;
+        for index in 0..self.wires.len() {
+            again |= self.poll_read(index, cx, now)?;
+        }
+        for index in 0..self.wires.len() {
+            again |= self.poll_write(index, cx, now).map_err(|event| self.end(index, event))?;
+            again |= self.poll_watch(index, cx, now)?;
+        }
+        Ok(again || self.poll_timer(cx).is_ready())
+    }
+
+    /// The end of a link.
+    fn end(&mut self, index: usize, event: LinkEvent) -> LinkEvent {
+        self.links.handle_end(self.wires[index].id, event, &mut self.mux, clock::now())
     }
 
     fn is_drained(&self, cx: &mut Context<'_>) -> bool {
@@ -192,56 +198,53 @@ impl LinksPump {
         wire.is_flushed() && self.links.is_quiet(wire.id)
     }
 
-    /// One turn of one link. An error is the end of that link.
-    fn poll_wire(&mut self, index: usize, cx: &mut Context<'_>) -> Result<Turn, LinkEvent> {
-        // Reading is polled in the same turn as writing, so that a blocked writer never stops a reader.
-        let wrote = self.poll_write(index, cx)?;
+    /// Takes in what came on one link. Returns whether there may be more.
+    fn poll_read(&mut self, index: usize, cx: &mut Context<'_>, now: Instant) -> Result<bool, LinkEvent> {
         let wire = &mut self.wires[index];
         let id = wire.id;
-        let read = wire.poll_read(cx, &mut self.links);
-        let now = clock::now();
-        let event = self.links.handle_inbound(id, &mut self.mux, now);
-        let mut turn = Turn { progress: wrote | read.is_ready(), event };
-        if turn.event.is_some() {
-            return Ok(turn);
+        let read = wire.poll_read(cx, &mut self.links, now);
+        match self.links.handle_inbound(id, &mut self.mux, now) {
+            Some(event) => Err(event),
+            None => read.map_err(|event| self.end(index, event)),
         }
-        if let Poll::Ready(read) = read {
-            read?;
-        }
-        self.links.handle_progress(id, &mut self.mux, now);
-        while let Some(deadline) = self.links.deadline(id)
-            && self.wires[index].alarm.poll(cx, deadline).is_ready()
-        {
-            turn.progress = true;
-            turn.event = self.links.handle_timeout(id, &mut self.mux, clock::now())?;
-            if turn.event.is_some() {
-                break;
-            }
-        }
-        Ok(turn)
     }
 
-    /// Returns whether anything was sealed or written.
-    fn poll_write(&mut self, index: usize, cx: &mut Context<'_>) -> Result<bool, LinkEvent> {
-        let quiet = self.is_flushed(&self.wires[index]);
+    /// Says what there is to say on one link. Returns whether there may be more. An error is the end of the link.
+    fn poll_write(&mut self, index: usize, cx: &mut Context<'_>, now: Instant) -> Result<bool, LinkEvent> {
         let wire = &mut self.wires[index];
-        match wire.poll_ready(cx, &mut self.links) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(ready) => ready?,
-        }
+        let Poll::Ready(ready) = wire.poll_ready(cx, &mut self.links) else { return Ok(false) };
+        ready?;
         if self.links.sending() != Some(wire.id) {
-            return Ok(!quiet);
+            return Ok(false);
         }
         let most = self.poll_allowance(cx);
-        if self.mux.poll_transmit(cx, clock::now(), most, &mut self.batch).is_pending() {
-            return Ok(!quiet);
-        }
+        let Poll::Ready(more) = self.mux.poll_transmit(cx, now, most, &mut self.batch) else {
+            return Ok(false);
+        };
         let wire = &mut self.wires[index];
         wire.seal(&mut self.batch)?;
         match wire.poll_flush(cx) {
-            Poll::Ready(Err(event)) => Err(event),
-            _ => Ok(true),
+            Poll::Ready(flushed) => flushed.map(|()| more),
+            Poll::Pending => Ok(false),
         }
+    }
+
+    /// Watches over one link. Returns whether there is something to do about it.
+    fn poll_watch(&mut self, index: usize, cx: &mut Context<'_>, now: Instant) -> Result<bool, LinkEvent> {
+        let id = self.wires[index].id;
+        self.links.handle_progress(id, &mut self.mux, now);
+        let mut due = false;
+        while let Some(deadline) = self.links.deadline(id)
+            && self.wires[index].alarm.poll(cx, deadline).is_ready()
+        {
+            due = true;
+            match self.links.handle_timeout(id, &mut self.mux, clock::now()) {
+                Ok(None) => {}
+                Ok(Some(event)) => return Err(event),
+                Err(event) => return Err(self.end(index, event)),
+            }
+        }
+        Ok(due)
     }
 
     /// How much may be sent in this turn; 0 for no data yet. Everything else goes: the peer may be as cautious, and would
@@ -283,13 +286,6 @@ struct Caution {
     /// What the peer had acknowledged before.
     acknowledged: u64,
     over: Pin<Box<Sleep>>,
-}
-
-/// What one turn came to.
-#[derive(Debug)]
-struct Turn {
-    progress: bool,
-    event: Option<LinkEvent>,
 }
 
 impl Streams for Multiplexer {

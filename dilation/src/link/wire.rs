@@ -3,16 +3,18 @@
 use std::{
     net::SocketAddr,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use dilated_subchannel::{frame::Frames, mux::Batch};
 use dilated_transit::net::{Link, LinkError};
 
 use super::{BATCH, LinkEvent, alarm::Alarm, seal};
-use crate::{
-    clock,
-    links::{LinkId, Links},
-};
+use crate::links::{LinkId, Links};
+
+/// Bytes of plaintext after which those who wait for them come first. After fewer the socket is asked once more: mostly it
+/// has no more then, and knows so without a system call.
+const ENOUGH: usize = BATCH / 4;
 
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -61,30 +63,34 @@ impl Wire {
         self.link.writer.poll_flush(cx).map_err(|e| lost(&e))
     }
 
-    /// Reads and opens what is here, at most about a batch. Ready when anything came.
+    /// Reads and opens what is here, at most about a batch. Returns whether there may be more; if not, the socket wakes the
+    /// task.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         links: &mut Links,
-    ) -> Poll<Result<(), LinkEvent>> {
+        now: Instant,
+    ) -> Result<bool, LinkEvent> {
         // First what is already here: records may come bundled with the KCM.
-        if !self.open_batch(links)? {
-            ready!(self.link.reader.poll_fill(cx)).map_err(|e| lost(&e))?;
-            links.handle_bytes(self.id, clock::now());
-            self.open_batch(links)?;
+        let mut bytes = self.open_batch(links, now)?;
+        while bytes < ENOUGH {
+            let Poll::Ready(filled) = self.link.reader.poll_fill(cx) else { return Ok(false) };
+            filled.map_err(|e| lost(&e))?;
+            links.handle_bytes(self.id, now);
+            bytes += self.open_batch(links, now)?;
         }
-        Poll::Ready(Ok(()))
+        Ok(true)
     }
 
-    /// Returns whether there was anything.
-    fn open_batch(&mut self, links: &mut Links) -> Result<bool, LinkEvent> {
+    /// Returns how many bytes of plaintext there were.
+    fn open_batch(&mut self, links: &mut Links, now: Instant) -> Result<usize, LinkEvent> {
         let mut bytes = 0;
         while bytes < BATCH {
             let Some(record) = self.link.reader.next_message().map_err(|e| lost(&e))? else { break };
             bytes += record.len();
-            links.handle_record(self.id, Frames::new(record), clock::now());
+            links.handle_record(self.id, Frames::new(record), now);
         }
-        Ok(bytes > 0)
+        Ok(bytes)
     }
 
     pub(super) fn abort(self) {

@@ -40,8 +40,9 @@ impl Multiplexer {
     }
 
     /// Fills `out` with records for the link, ready to be sealed, until their plaintexts reach `most` bytes (at least
-    /// one record, which may be larger). `Pending` if there is nothing: `cx` is woken when there is, and when
-    /// [`next_timeout`](Multiplexer::next_timeout) has moved forward.
+    /// one record, which may be larger). `Pending` if there is nothing, `Ready(false)` if that was all: `cx` is woken when
+    /// there is more, and when [`next_timeout`](Multiplexer::next_timeout) has moved forward. After `Ready(true)` call it
+    /// again.
     ///
     /// With `most` 0 no data goes, in `dilated-1` only what is not. The caller has a reason to come back then, and is not
     /// woken: data that waits would do it at once.
@@ -51,21 +52,20 @@ impl Multiplexer {
         now: Instant,
         most: usize,
         out: &mut Batch,
-    ) -> Poll<()> {
+    ) -> Poll<bool> {
         self.shared.with(|inner| {
-            if inner.mux.poll_transmit(now, most, out) {
-                return Poll::Ready(());
-            }
-            if most > 0 {
+            let given = inner.mux.poll_transmit(now, most, out);
+            let more = given && (most == 0 || inner.mux.wants_transmit());
+            if !more && most > 0 {
                 inner.driver.timeout = inner.mux.poll_timeout();
                 inner.park(cx, |inner| &mut inner.driver.transmit);
             }
-            Poll::Pending
+            if given { Poll::Ready(more) } else { Poll::Pending }
         })
     }
 
     /// When to call [`poll_transmit`](Multiplexer::poll_transmit) though nothing has happened; ask after each time
-    /// that it was `Pending`. `None` in `ged`.
+    /// that it had no more. `None` in `ged`.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.shared.lock().mux.poll_timeout()
     }

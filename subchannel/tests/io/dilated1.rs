@@ -2,7 +2,11 @@
 
 use std::{
     io::ErrorKind,
-    task::{Context, Waker},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -164,6 +168,86 @@ async fn what_goes_first_is_the_applications_choice() {
         .collect();
     sent.dedup();
     assert_eq!(sent, [first.id(), second.id(), third.id(), last.id()]);
+}
+
+#[derive(Default)]
+struct Calls(AtomicUsize);
+
+impl Wake for Calls {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn who_was_given_all_is_called_for_more() {
+    let (a, b) = two();
+    a.start(Parity::Odd, Speak::Dilated1.dialect(&b.config()));
+    let connector = a.connector("p").unwrap();
+    let mut subchannel = connector.connect().await.unwrap();
+    let mut another = connector.connect().await.unwrap();
+    a.link_up();
+    let calls = Arc::new(Calls::default());
+    let waker = Waker::from(calls.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut batch = Batch::new();
+    let mut transmit = |most| {
+        batch.clear();
+        a.poll_transmit(&mut cx, now(), most, &mut batch)
+    };
+    let called = || calls.0.swap(0, Ordering::Relaxed);
+
+    subchannel.send("few".into()).await.unwrap();
+    assert_eq!(transmit(1 << 20), Poll::Ready(false));
+    assert_eq!(called(), 0);
+    subchannel.send("more".into()).await.unwrap();
+    assert_eq!(called(), 1);
+    // Together more than a record.
+    subchannel.send(Bytes::from(vec![1; 40_000])).await.unwrap();
+    another.send(Bytes::from(vec![2; 40_000])).await.unwrap();
+    assert_eq!((transmit(1000), called()), (Poll::Ready(true), 0), "it has to ask again");
+    assert_eq!(transmit(1000), Poll::Ready(false));
+    assert_eq!((transmit(1000), called()), (Poll::Pending, 0));
+    subchannel.send("last".into()).await.unwrap();
+    assert_eq!((called(), transmit(1000)), (1, Poll::Ready(false)));
+}
+
+/// Hands over what one side has to say. Returns how many records that are.
+fn carry(from: &Multiplexer, to: &Multiplexer) -> usize {
+    let mut batch = Batch::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    if from.poll_transmit(&mut cx, now(), 1 << 20, &mut batch).is_pending() {
+        return 0;
+    }
+    let records: Vec<Bytes> = plaintexts(&batch).collect();
+    let count = records.len();
+    Speak::Dilated1.hand_over(records.into_iter(), to);
+    count
+}
+
+#[tokio::test]
+async fn a_question_and_its_answer_are_a_record_each() {
+    let (a, b) = two();
+    let mut listener = b.listen("p").unwrap();
+    for (side, parity) in [(&a, Parity::Odd), (&b, Parity::Even)] {
+        side.start(parity, Speak::Dilated1.dialect(&MuxConfig::default()));
+        side.link_up();
+    }
+    let mut mine = a.connector("p").unwrap().connect().await.unwrap();
+    carry(&a, &b);
+    let mut theirs = listener.accept().await.unwrap();
+    carry(&b, &a);
+    for n in 0..5u8 {
+        let text = Bytes::from(vec![n; 64]);
+        mine.send(text.clone()).await.unwrap();
+        assert_eq!(carry(&a, &b), 1);
+        assert_eq!(theirs.recv().await.unwrap().unwrap(), text);
+        theirs.send(text.clone()).await.unwrap();
+        assert_eq!(carry(&b, &a), 1, "the acknowledgement is in it");
+        assert_eq!(mine.recv().await.unwrap().unwrap(), text);
+        assert_eq!(mine.bytes_acknowledged(), 64 * (u64::from(n) + 1));
+        assert_eq!((carry(&a, &b), carry(&b, &a)), (0, 0));
+    }
 }
 
 #[tokio::test]
