@@ -13,7 +13,9 @@ pub const RECORD_OVERHEAD: usize = 128;
 pub struct MuxConfig {
     /// Bytes written but not yet acknowledged by the peer, for the whole wormhole, overhead included
     /// (default 16 MiB, at least 4 KiB). Writers wait when it is full, and are woken at half. It is what
-    /// an outage costs in memory: writing for an hour without a link only waits.
+    /// an outage costs in memory: writing for an hour without a link only waits. While there is one in `dilated-1`,
+    /// bytes for which the peer has given no credit get three eighths of it, so that they cannot stop those that can be
+    /// sent.
     ///
     /// A single message larger than this is still sent, when less than half is in use.
     pub outbox_limit: usize,

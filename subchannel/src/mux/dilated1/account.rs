@@ -45,7 +45,7 @@ impl Mux {
     pub(super) fn settle(&mut self, slot: u32) {
         self.recharge(slot);
         if self.slots[slot].send != SendState::Open {
-            self.pass_by(slot);
+            self.forget_writer(slot);
         }
         let ended = self.ended.is_some();
         let stream = &mut self.slots[slot];

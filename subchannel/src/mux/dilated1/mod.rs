@@ -344,7 +344,7 @@ impl Mux {
             subchannels: self.slots.len() - usize::from(self.slots.get(0).is_some_and(Stream::is_control)),
             pending_opens: self.names.waiting(),
             read_paused: false,
-            writers_wait: self.outbox.is_gate_closed(),
+            writers_wait: self.outbox.is_awaited(),
         }
     }
 

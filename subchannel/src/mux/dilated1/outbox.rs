@@ -22,6 +22,8 @@ pub(super) struct Outbox {
     missing: usize,
     /// When they are no longer waited for.
     come_until: Option<Instant>,
+    /// Writers that wait for the peer's credit, because what it gave none for has its part of the room already.
+    without_credit: usize,
 }
 
 impl Outbox {
@@ -32,6 +34,7 @@ impl Outbox {
             called: Vec::new(),
             missing: 0,
             come_until: None,
+            without_credit: 0,
         }
     }
 
@@ -40,8 +43,8 @@ impl Outbox {
     }
 
     /// Whether someone waits for room.
-    pub(super) fn is_gate_closed(&self) -> bool {
-        self.gate.is_closed()
+    pub(super) fn is_awaited(&self) -> bool {
+        self.gate.is_closed() || self.without_credit > 0
     }
 
     /// When to [recall](Mux::recall_writers) those who wait.
@@ -62,20 +65,23 @@ impl Outbox {
     pub(super) fn clear(&mut self) {
         *self = Outbox::new(self.gate.limit());
     }
-
-    /// Room for what the peer has given no credit for: not much less than half of all, so that half can become free.
-    fn room_without_credit(&self) -> usize {
-        (self.gate.limit() / 8 * 3).saturating_sub(self.gate.bytes())
-    }
 }
 
 impl Mux {
+    /// Room for what the peer has given no credit for. On a link not much less than half of all, so that half can become
+    /// free whatever the peer reads; without one there is nobody whom it could stop.
+    fn room_without_credit(&self) -> usize {
+        let limit = self.outbox.gate.limit();
+        let most = if self.link == Link::Down { limit } else { limit / 8 * 3 };
+        most.saturating_sub(self.outbox.gate.bytes())
+    }
+
     /// Room for `wanted` bytes of a stream. `None` if it has to wait; then an event tells when to ask again.
     pub(super) fn outbox_room(&mut self, slot: u32, wanted: usize) -> Option<usize> {
         let called = self.comes(slot);
         // What the peer gave no credit for could fill the outbox and stop all others, so it gets a part only.
         let credit = usize::try_from(self.slots[slot].credit()).unwrap_or(usize::MAX);
-        let can_leave = credit.max(self.outbox.room_without_credit());
+        let can_leave = credit.max(self.room_without_credit());
         let room = if can_leave == 0 { 0 } else { self.outbox.gate.room(0, called).min(can_leave) };
         self.admitted(slot, room > 0, wanted).then_some(room)
     }
@@ -83,19 +89,19 @@ impl Mux {
     /// Whether a message may be written. If not, an event tells when to ask again.
     pub(super) fn outbox_admits(&mut self, slot: u32, len: usize) -> bool {
         let called = self.comes(slot);
-        let can_leave = self.slots[slot].credit() > 0 || self.outbox.room_without_credit() > 0;
+        let can_leave = self.slots[slot].credit() > 0 || self.room_without_credit() > 0;
         let admits = can_leave && self.outbox.gate.admits(len, called);
         self.admitted(slot, admits, len)
     }
 
     /// Who is not admitted stands in line, or waits for the peer's credit. Returns whether it is admitted.
     fn admitted(&mut self, slot: u32, admitted: bool, wanted: usize) -> bool {
-        let without_credit = self.outbox.room_without_credit();
+        let can_leave = self.slots[slot].credit() > 0 || self.room_without_credit() > 0;
         let stream = &mut self.slots[slot];
         if admitted {
-            stream.flags.clear(flag::WAITS_FOR_CREDIT);
-        } else if stream.credit() == 0 && without_credit == 0 {
-            stream.flags.set(flag::WAITS_FOR_CREDIT);
+            self.stop_waiting_for_credit(slot);
+        } else if !can_leave {
+            self.outbox.without_credit += usize::from(stream.flags.raise(flag::WAITS_FOR_CREDIT));
         } else if stream.flags.raise(flag::WAITS_FOR_OUTBOX) {
             self.outbox.line.push_back((key(slot, stream), wanted));
         }
@@ -104,10 +110,16 @@ impl Mux {
 
     /// The peer gave a subchannel credit: a writer that waits for it may try again.
     pub(super) fn credit_came(&mut self, slot: u32) {
-        let stream = &mut self.slots[slot];
-        if stream.credit() > 0 && stream.flags.take(flag::WAITS_FOR_CREDIT) {
-            self.events.push_back(Event::Writable(key(slot, stream)));
+        if self.slots[slot].credit() > 0 && self.stop_waiting_for_credit(slot) {
+            self.events.push_back(Event::Writable(key(slot, &self.slots[slot])));
         }
+    }
+
+    /// Returns whether it did wait.
+    fn stop_waiting_for_credit(&mut self, slot: u32) -> bool {
+        let waited = self.slots[slot].flags.take(flag::WAITS_FOR_CREDIT);
+        self.outbox.without_credit -= usize::from(waited);
+        waited
     }
 
     /// A writer is here. Returns whether it was called.
@@ -121,6 +133,12 @@ impl Mux {
             }
         }
         called
+    }
+
+    /// Nobody writes to this one any more.
+    pub(super) fn forget_writer(&mut self, slot: u32) {
+        self.stop_waiting_for_credit(slot);
+        self.pass_by(slot);
     }
 
     /// If this writer was called, it will not write: others may.

@@ -277,6 +277,34 @@ fn of_many_writers_as_many_are_called_as_there_is_room_for() {
 }
 
 #[test]
+fn what_the_peer_gives_no_credit_for_stops_nobody() {
+    let config = MuxConfig { outbox_limit: 10_000, ..MuxConfig::default() };
+    let peer = Params { subchannel_credit: 1000, ..Params::default() };
+    let mut side = Side::new(config, Parity::Odd, peer);
+    let (stalled, other) = (side.open(), side.open());
+    side.sent();
+    side.take([credit(3, 0, 1 << 20)]);
+    side.events();
+    assert_eq!(ready(side.mux.write(stalled, &[1; 10_000])), 3750);
+    assert!(side.mux.write(stalled, b"x").is_pending());
+    assert!(side.mux.usage().writers_wait);
+    assert_eq!(ready(side.mux.write(other, &[1; 3000])), 3000, "there is room for it");
+    side.sent();
+    side.take([credit(1, 1000, 5000)]);
+    assert_eq!(writable(&side.events()), [stalled]);
+    assert!(!side.mux.usage().writers_wait);
+    assert_eq!(ready(side.mux.write(stalled, &[1; 10_000])), 1250, "as much as there is credit for");
+    assert!(side.mux.write(stalled, b"x").is_pending());
+    side.mux.reset(stalled, 7);
+    assert!(!side.mux.usage().writers_wait, "it does not wait any more");
+    // Without a link all of the room is for whoever comes.
+    side.mux.link_down();
+    let late = side.open();
+    let free = 10_000 - side.mux.usage().outbox_bytes;
+    assert_eq!(ready(side.mux.write(late, &[1; 10_000])), free);
+}
+
+#[test]
 fn who_is_called_and_does_not_come_stops_nobody() {
     // It gives up.
     let (mut side, _, line) = crowded(5);
