@@ -2,6 +2,7 @@
 //! but with an allocator that counts, in all threads. Counting takes time, so that nothing that is timed is measured here.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
 
+mod affinity;
 mod baseline;
 mod cases;
 mod host;

@@ -15,6 +15,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, U
 use bytes::Bytes;
 
 use crate::{
+    affinity::Core,
     measure::{Spent, Stopwatch},
     program::Outcome,
 };
@@ -123,8 +124,15 @@ pub(crate) fn sealed(bytes: u64, cipher: Cipher, load: Load) -> Outcome<Spent> {
     let records = bytes.div_ceil(PLAINTEXT as u64);
     let (sender, receiver) = connection()?;
     let watch = Stopwatch::start()?;
-    let sending = thread::spawn(move || send(sender, records, cipher, load));
-    receive(receiver, records, cipher, load)?;
+    let sending = thread::spawn(move || {
+        Core::First.keep_this_thread();
+        send(sender, records, cipher, load)
+    });
+    let receiving = thread::spawn(move || {
+        Core::Second.keep_this_thread();
+        receive(receiver, records, cipher, load)
+    });
+    receiving.join().map_err(|_| "the receiver panicked")??;
     let spent = watch.stop()?;
     sending.join().map_err(|_| "the sender panicked")??;
     Ok(spent)
@@ -176,6 +184,7 @@ pub(crate) fn raw(bytes: u64) -> Outcome<Spent> {
     let (mut sender, mut receiver) = connection()?;
     let watch = Stopwatch::start()?;
     let sending = thread::spawn(move || -> io::Result<()> {
+        Core::First.keep_this_thread();
         let chunk = vec![0x5a; RECORD];
         let mut left = bytes;
         while left > 0 {
@@ -185,14 +194,19 @@ pub(crate) fn raw(bytes: u64) -> Outcome<Spent> {
         }
         Ok(())
     });
-    let mut buffer = vec![0; READ];
-    let mut received = 0;
-    while received < bytes {
-        match receiver.read(&mut buffer)? {
-            0 => return Err("the sender ended early".into()),
-            length => received += length as u64,
+    let receiving = thread::spawn(move || -> Outcome<()> {
+        Core::Second.keep_this_thread();
+        let mut buffer = vec![0; READ];
+        let mut received = 0;
+        while received < bytes {
+            match receiver.read(&mut buffer)? {
+                0 => return Err("the sender ended early".into()),
+                length => received += length as u64,
+            }
         }
-    }
+        Ok(())
+    });
+    receiving.join().map_err(|_| "the receiver panicked")??;
     let spent = watch.stop()?;
     sending.join().map_err(|_| "the sender panicked")??;
     Ok(spent)

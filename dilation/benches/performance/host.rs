@@ -12,7 +12,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::program::Outcome;
+use crate::{affinity::Core, program::Outcome};
 
 /// How the two ends of a link share the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,7 +76,13 @@ impl Host {
         let runtime = builder.enable_all().thread_name(name).build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
+        let core = match (flavour, name) {
+            (Flavour::Current, "a") => Some(Core::First),
+            (Flavour::Current, "b") => Some(Core::Second),
+            _ => None,
+        };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            core.into_iter().for_each(Core::keep_this_thread);
             // Either way the host has to end.
             let _ = runtime.block_on(stopped);
         })?;

@@ -19,6 +19,7 @@
 //! every address of the machine. `docs/performance.md` has the method.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
 
+mod affinity;
 mod baseline;
 mod cases;
 mod host;

@@ -12,7 +12,7 @@ use dilated::{DilateConfig, Wormhole};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use crate::{measure::Stopwatch, program::Outcome, traffic::CHUNK};
+use crate::{affinity::Core, measure::Stopwatch, program::Outcome, traffic::CHUNK};
 
 /// As in `tests/python/peer.py`.
 const APPID: &str = "dilated.test/interop";
@@ -39,7 +39,7 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(python: &Path, mailbox: &str) -> Outcome<Peer> {
+    fn start(python: &Path, mailbox: &str, core: Core) -> Outcome<Peer> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/python/peer.py");
         let mut child = Command::new(python)
             .args(["-B", script, "--mailbox", mailbox])
@@ -47,6 +47,7 @@ impl Peer {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
+        core.keep_process(child.id());
         let commands = child.stdin.take().ok_or("no standard input")?;
         let events = BufReader::new(child.stdout.take().ok_or("no standard output")?);
         Ok(Peer { child, commands, events })
@@ -86,8 +87,8 @@ impl Drop for Peer {
 /// The rate of one subchannel from one Python process to another, in MB/s. The sender produces and the receiver hashes
 /// its bytes, which together cost Python far less than the dilation does.
 pub(crate) fn transfer(python: &Path, mailbox: &str, bytes: u64) -> Outcome<f64> {
-    let mut receiver = Peer::start(python, mailbox)?;
-    let mut sender = Peer::start(python, mailbox)?;
+    let mut receiver = Peer::start(python, mailbox, Core::Second)?;
+    let mut sender = Peer::start(python, mailbox, Core::First)?;
     receiver.say(json!({"cmd": "allocate-code"}))?;
     let code = receiver.wait_for("code")?["code"].clone();
     sender.say(json!({"cmd": "set-code", "code": code}))?;
@@ -110,8 +111,12 @@ pub(crate) fn transfer(python: &Path, mailbox: &str, bytes: u64) -> Outcome<f64>
 /// The rates of one subchannel from ours to a Python process, and from it to ours, in MB/s, in `ged`. Ours has one thread,
 /// as a Python process has: the wormhole and what it carries take turns on it.
 pub(crate) fn with_ours(python: &Path, mailbox: &str, bytes: u64) -> Outcome<[f64; 2]> {
-    let ours = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let mut theirs = Peer::start(python, mailbox)?;
+    let ours = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .on_thread_start(|| Core::First.keep_this_thread())
+        .enable_all()
+        .build()?;
+    let mut theirs = Peer::start(python, mailbox, Core::Second)?;
     theirs.say(json!({"cmd": "allocate-code"}))?;
     let code = theirs.wait_for("code")?["code"].as_str().ok_or("no code")?.to_owned();
     let (_wormhole, dilated) = ours.block_on(async {
