@@ -17,7 +17,7 @@ use dilated_subchannel::{
 use dilated_transit::{Better, Path, net::Link};
 use tokio::time::Sleep;
 
-use super::{BATCH, FIRST_FLIGHT, LinkEvent, MAX_TURNS, alarm::Alarm, wire::Wire};
+use super::{BATCH, FIRST_FLIGHT, LinkEvent, alarm::Alarm, wire::Wire};
 use crate::{
     clock,
     links::{Links, Streams},
@@ -148,24 +148,22 @@ impl LinksPump {
         futures::future::join_all(closing).await;
     }
 
-    /// Ready when something happened that the driver has to know.
+    /// Ready when something happened that the driver has to know. After a turn the task yields to its siblings, who take what
+    /// came while it is in the cache.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
-        for _ in 0..MAX_TURNS {
-            match self.poll_turn(cx) {
-                Ok(true) => {}
-                Ok(false) if self.draining && self.is_drained(cx) => {
-                    // Said once; the links go on until the driver ends them.
-                    self.draining = false;
-                    return Poll::Ready(LinkEvent::Drained);
-                }
-                Ok(false) => return Poll::Pending,
-                Err(event) => {
-                    self.sweep();
-                    return Poll::Ready(event);
-                }
+        match self.poll_turn(cx) {
+            Ok(true) => cx.waker().wake_by_ref(),
+            Ok(false) if self.draining && self.is_drained(cx) => {
+                // Said once; the links go on until the driver ends them.
+                self.draining = false;
+                return Poll::Ready(LinkEvent::Drained);
+            }
+            Ok(false) => {}
+            Err(event) => {
+                self.sweep();
+                return Poll::Ready(event);
             }
         }
-        cx.waker().wake_by_ref();
         Poll::Pending
     }
 

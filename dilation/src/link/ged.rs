@@ -12,13 +12,16 @@ use dilated_subchannel::{Multiplexer, PingId, Record, mux::Batch};
 use dilated_transit::{Path, net::Link};
 use tokio::time::{Instant, Sleep};
 
-use super::{BATCH, FIRST_FLIGHT, LinkEvent, MAX_TURNS, alarm::Alarm, lost, seal};
+use super::{BATCH, FIRST_FLIGHT, LinkEvent, alarm::Alarm, lost, seal};
 use crate::{
     clock,
     error::DilationError,
     liveness::LivenessConfig,
     watch::{Due, Watch},
 };
+
+/// Turns before the task yields to its siblings, who take what came while it is in the cache.
+const MAX_TURNS: usize = 2;
 
 /// The running link.
 #[derive(Debug)]

@@ -25,9 +25,6 @@ const BATCH: usize = 256 * 1024;
 /// has already: links would else be spent on sending that again and again.
 const FIRST_FLIGHT: usize = 16 * 1024;
 
-/// Turns before the task yields to its siblings, who take what came while it is in the cache.
-const MAX_TURNS: usize = 2;
-
 /// What runs under the multiplexer.
 #[derive(Debug)]
 pub(crate) enum Pump {

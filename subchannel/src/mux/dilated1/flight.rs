@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// May be on its way whatever the round trip, in units: it keeps both ends and the sockets between them busy.
-const LEAST: u64 = 1 << 20;
+const LEAST: u64 = 512 << 10;
 /// And so many for each microsecond of the round trip: no path below 8 Gbit/s is slowed down.
 const PER_MICROSECOND: u64 = 1 << 10;
 /// Data waits until so much of it may go: short records cost more than a little patience.
