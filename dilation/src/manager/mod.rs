@@ -462,6 +462,9 @@ impl Manager {
             State::Connected { .. } | State::Pausing { .. } | State::Flushing { .. } | State::Lonely => true,
             State::Searching { .. } | State::Linked { .. } => {
                 self.catch_up(generation.unwrap_or_default(), now);
+                if let State::Stopped(_) = self.state {
+                    return;
+                }
                 true
             }
             _ => return,

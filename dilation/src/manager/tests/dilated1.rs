@@ -196,4 +196,11 @@ fn a_peer_that_closes_is_waited_for_only_while_there_is_a_link() {
     assert_eq!(bench.actions(), []);
     bench.lost_after(1);
     assert_eq!(bench.actions(), [Action::Rest, Action::Failed(DilationError::PeerClosed)]);
+
+    // It has lost the link before we have.
+    let mut bench = searching(Role::Leader);
+    bench.candidate(0, false);
+    bench.message(&DilationMessage::Closing.encode());
+    bench.hints(1);
+    assert_eq!(bench.actions(), [Action::Rest, Action::Failed(DilationError::PeerClosed)]);
 }

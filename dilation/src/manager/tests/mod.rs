@@ -328,6 +328,12 @@ fn a_peer_that_closed_is_not_looked_for() {
     assert_eq!(bench.actions(), [], "what it wrote may still come");
     bench.lost_after(1);
     assert_eq!(bench.actions(), [Action::Failed(DilationError::PeerClosed)]);
+
+    // What it said when it lost the link comes late.
+    let mut bench = Bench::connected(PLEASE_HIGH);
+    bench.message(&DilationMessage::Closing.encode());
+    bench.message(RECONNECT);
+    assert_eq!(bench.actions(), [Action::Failed(DilationError::PeerClosed)]);
 }
 
 #[test]

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-/// May be on its way whatever the round trip, in units: it keeps both ends and the sockets between them busy.
+/// May be on its way whatever the round trip, in units: twice what the peer acknowledges at once, which keeps both ends busy.
+/// More does not fit into the caches of the processors any more.
 const LEAST: u64 = 512 << 10;
 /// And so many for each microsecond of the round trip: no path below 8 Gbit/s is slowed down.
 const PER_MICROSECOND: u64 = 1 << 10;
