@@ -381,7 +381,13 @@ impl Manager {
     /// The wormhole is about to leave the mailbox, after which nothing more can be said: tells a peer that understands
     /// it, so that it does not look for us.
     pub fn say_closing(&mut self) {
-        if self.hears_closing && !matches!(self.state, State::Waiting { .. } | State::Stopped(_)) {
+        let hears = match &self.state {
+            State::Waiting { .. } | State::Stopped(_) => false,
+            // Its `please` is not here yet. Whoever offers our dialect is of our kind.
+            State::Wanting { common, .. } => common.contains(&Dialect::Dilated1),
+            _ => self.hears_closing,
+        };
+        if hears {
             self.send(&DilationMessage::Closing);
         }
     }

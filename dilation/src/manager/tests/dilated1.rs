@@ -189,6 +189,17 @@ fn links_that_die_young_are_paused_and_the_peer_may_still_come() {
 }
 
 #[test]
+fn a_close_is_said_to_our_own_kind_before_it_has_said_please() {
+    for (theirs, hears) in [(vec!["ged", "dilated-1"], true), (vec!["ged"], false)] {
+        let mut bench = offering(&theirs);
+        bench.actions();
+        bench.manager.say_closing();
+        let said = if hears { vec![send(&DilationMessage::Closing)] } else { Vec::new() };
+        assert_eq!(bench.actions(), said);
+    }
+}
+
+#[test]
 fn a_peer_that_closes_is_waited_for_only_while_there_is_a_link() {
     let mut bench = searching(Role::Leader);
     bench.candidate(0, false);
