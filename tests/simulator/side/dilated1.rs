@@ -1,5 +1,7 @@
 //! The links of `dilated-1`.
 
+use std::time::Duration;
+
 use dilated::{
     Generation, LivenessConfig, Role,
     protocol::{Choice, State},
@@ -10,6 +12,9 @@ use rand::{RngExt, rngs::StdRng};
 
 use super::{Brain, Side};
 use crate::{app::Load, connector::Candidate, network::Network, trace::name, wires::Wires};
+
+/// In which time candidates count as found together (specification `dilated-1`, section "Links").
+const BUNCH: Duration = Duration::from_millis(500);
 
 impl Side {
     /// Whether it is on a link that no relay is in.
@@ -79,8 +84,10 @@ impl Side {
                 "{name}: connection {connection} ({path}), generation {generation}: {choice:?}, {taken:?}"
             )
         });
-        // The Follower has no link of this generation, and nothing shows that it has ours.
-        let unheard = before.0 == generation && matches!(before.1, State::Linked { heard: false, .. });
+        // The Follower has no link of this generation, and nothing shows that it has ours, nor that it could have it yet.
+        let waited = |since| network.now.saturating_duration_since(since) >= BUNCH;
+        let unheard = before.0 == generation
+            && matches!(before.1, State::Linked { heard: false, since, .. } if waited(since));
         let needed = self.role == Some(Role::Leader) && unheard && !candidate.peer_linked;
         assert!(!needed || taken == Some(true), "the Leader stays on a link that the Follower may not have");
         let Some(activate) = taken else {
