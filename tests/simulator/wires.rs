@@ -37,7 +37,8 @@ const MAX_TURNS: usize = 1000;
 struct Caution {
     /// What the peer had acknowledged before.
     acknowledged: u64,
-    over: Instant,
+    patience: Duration,
+    over: Option<Instant>,
 }
 
 struct Wire {
@@ -75,9 +76,9 @@ impl Wires {
     }
 
     /// Links keep dying young: begins with little.
-    pub(crate) fn be_cautious(&mut self, patience: Duration, mux: &Mux, now: Instant) {
+    pub(crate) fn be_cautious(&mut self, patience: Duration, mux: &Mux) {
         let acknowledged = mux.progress().acknowledged;
-        self.caution = Some(Caution { acknowledged, over: now + patience });
+        self.caution = Some(Caution { acknowledged, patience, over: None });
         self.batch.set_longest(SHORT_RECORD);
     }
 
@@ -207,7 +208,7 @@ impl Wires {
 
     pub(crate) fn deadline(&self, mux: &Mux) -> Option<Instant> {
         let watches = self.wires.iter().filter_map(|wire| self.links.deadline(wire.id));
-        let caution = self.caution.as_ref().map(|caution| caution.over);
+        let caution = self.caution.as_ref().and_then(|caution| caution.over);
         watches.chain(self.acknowledgement(mux)).chain(caution).min()
     }
 
@@ -239,7 +240,7 @@ impl Wires {
         records: &mut u64,
         network: &mut Network,
     ) -> Option<LinkEvent> {
-        if self.caution.as_ref().is_some_and(|caution| caution.over <= network.now) {
+        if self.caution.as_ref().is_some_and(|caution| caution.over.is_some_and(|over| over <= network.now)) {
             self.end_caution();
         }
         for _ in 0..MAX_TURNS {
@@ -279,8 +280,9 @@ impl Wires {
     }
 
     /// How much may be sent in this turn; 0 for no data yet.
-    fn allowance(&mut self, mux: &Mux) -> usize {
-        let Some(caution) = &self.caution else { return WRITE_AHEAD };
+    fn allowance(&mut self, mux: &Mux, now: Instant) -> usize {
+        let Some(caution) = &mut self.caution else { return WRITE_AHEAD };
+        caution.over.get_or_insert(now + caution.patience);
         let progress = mux.progress();
         if progress.acknowledged > caution.acknowledged {
             self.end_caution();
@@ -335,7 +337,7 @@ impl Wires {
         if self.links.sending() != Some(wire.id) {
             return Ok(sealed);
         }
-        let most = self.allowance(mux);
+        let most = self.allowance(mux, network.now);
         if !mux.poll_transmit(network.now, most, &mut self.batch) {
             return Ok(sealed);
         }

@@ -66,7 +66,7 @@ impl LinksPump {
     /// it before it sends more. Links would else be spent on records that never arrive whole.
     pub(crate) fn be_cautious(&mut self, patience: Duration) {
         let acknowledged = self.mux.progress().acknowledged;
-        self.caution = Some(Caution { acknowledged, over: Box::pin(tokio::time::sleep(patience)) });
+        self.caution = Some(Caution { acknowledged, patience, over: None });
         self.batch.set_longest(SHORT_RECORD);
     }
 
@@ -250,8 +250,8 @@ impl LinksPump {
     fn poll_allowance(&mut self, cx: &mut Context<'_>) -> usize {
         let Some(caution) = &mut self.caution else { return BATCH };
         let progress = self.mux.progress();
-        let waits =
-            progress.acknowledged <= caution.acknowledged && caution.over.as_mut().poll(cx).is_pending();
+        let over = caution.over.get_or_insert_with(|| Box::pin(tokio::time::sleep(caution.patience)));
+        let waits = progress.acknowledged <= caution.acknowledged && over.as_mut().poll(cx).is_pending();
         if !waits {
             self.caution = None;
             self.batch.set_longest(MAX_PLAINTEXT);
@@ -283,7 +283,9 @@ impl LinksPump {
 struct Caution {
     /// What the peer had acknowledged before.
     acknowledged: u64,
-    over: Pin<Box<Sleep>>,
+    patience: Duration,
+    /// From when data may be sent: on a slow path the exchange before that takes longer than the patience.
+    over: Option<Pin<Box<Sleep>>>,
 }
 
 impl Streams for Multiplexer {

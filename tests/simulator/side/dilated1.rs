@@ -71,7 +71,7 @@ impl Side {
                     wires.drain();
                 }
                 if manager.short_links() > 0 {
-                    wires.be_cautious(LivenessConfig::default().first_answer, mux, network.now);
+                    wires.be_cautious(LivenessConfig::default().first_answer, mux);
                 }
                 Some(self.role == Some(Role::Leader))
             }
