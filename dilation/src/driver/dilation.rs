@@ -119,7 +119,7 @@ impl Dilation {
                 Box::new(LinksPump::new(links, self.request.mux.clone()))
             }
         };
-        if may_die_young {
+        if may_die_young || links.is_barren() {
             links.be_cautious(config.liveness.first_answer);
         }
         links.add(candidate.select(), role == Role::Leader);

@@ -96,6 +96,11 @@ impl LinksPump {
         self.links.heard()
     }
 
+    /// See [`Links::is_barren`].
+    pub(crate) fn is_barren(&self) -> bool {
+        self.links.is_barren()
+    }
+
     pub(crate) fn is_loaded(&self) -> bool {
         self.links.is_loaded()
     }

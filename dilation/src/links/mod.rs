@@ -24,7 +24,10 @@ use std::time::Instant;
 
 use activation::Activation;
 pub use activation::LinkId;
-use dilated_subchannel::frame::{Frame, Received, Violation};
+use dilated_subchannel::{
+    frame::{Frame, Received, Violation},
+    mux::Progress,
+};
 use dilated_transit::{Better, Path, Role};
 use line::{Line, Timed};
 pub use streams::Streams;
@@ -65,6 +68,8 @@ pub struct Links {
     most_entries: usize,
     /// Links that fell silent, one after the other, before the peer acknowledged anything.
     silent: u32,
+    /// The last link took data with it, of which the peer has acknowledged nothing.
+    barren: bool,
     /// What links of this generation that are gone have shown.
     heard: bool,
     loaded: bool,
@@ -87,6 +92,7 @@ impl Links {
             last_id: 0,
             most_entries,
             silent: 0,
+            barren: false,
             heard: false,
             loaded: false,
             wanted: None,
@@ -211,6 +217,11 @@ impl Links {
         self.loaded || self.lines.iter().any(|line| line.watch.is_loaded())
     }
 
+    /// Whether the last link ended before the peer acknowledged anything of what was sent: the next should begin with little.
+    pub fn is_barren(&self) -> bool {
+        self.barren
+    }
+
     /// Something happened that may have broken links. Those that are not `usable` are given up; the others have to show
     /// soon that they work. Returns false if none is left.
     pub fn suspect(
@@ -240,6 +251,9 @@ impl Links {
 
     /// Gives up all links of the generation. Those of the next may follow.
     pub fn reset(&mut self, streams: &mut impl Streams) {
+        if !self.lines.is_empty() {
+            self.note_yield(streams);
+        }
         streams.link_down();
         for line in std::mem::take(&mut self.lines) {
             self.activation.handle_lost(line.id);
@@ -338,6 +352,9 @@ impl Links {
         streams: &mut impl Streams,
         now: Instant,
     ) -> LinkEvent {
+        if self.lines.len() == 1 && self.contains(id) {
+            self.note_yield(streams);
+        }
         // Nothing was asked of another one that it could have acknowledged.
         let current = self.current();
         if let Some(line) = self.lines.iter().find(|line| line.id == id && Some(id) == current) {
@@ -346,6 +363,12 @@ impl Links {
         }
         self.remove(id, streams, now);
         if self.lines.is_empty() { event } else { LinkEvent::Changed }
+    }
+
+    /// The last link of a generation ends.
+    fn note_yield(&mut self, streams: &impl Streams) {
+        let Progress { sent, acknowledged } = streams.progress();
+        self.barren = !self.is_loaded() && sent > acknowledged;
     }
 
     /// Takes a link away; if it was the active one, another becomes that.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dilated_subchannel::{SubchannelId, frame::Frames, mux::Progress};
+use dilated_subchannel::{SubchannelId, frame::Frames};
 
 use super::*;
 
@@ -12,6 +12,8 @@ struct Told {
     downs: u32,
     resumed: Vec<Vec<Received>>,
     frames: Vec<Frame>,
+    sent: u64,
+    acknowledged: u64,
 }
 
 impl Streams for Told {
@@ -38,7 +40,7 @@ impl Streams for Told {
     }
 
     fn progress(&self) -> Progress {
-        Progress { sent: 0, acknowledged: 0 }
+        Progress { sent: self.sent, acknowledged: self.acknowledged }
     }
 
     fn set_round_trip(&mut self, _: Duration) {}
@@ -247,4 +249,17 @@ fn a_link_that_stands_by_goes_another_way() {
     bench.links.poll_wanted(false, bench.now);
     assert!(!bench.links.contains(other));
     assert_eq!(bench.links.poll_wanted(true, bench.now), Some(Some(Better::Other(direct()))));
+}
+
+#[test]
+fn a_link_that_takes_data_with_it_and_gets_none_across_makes_the_next_one_careful() {
+    for (sent, acknowledged, barren) in [(0, 0, false), (9, 0, true), (12, 9, false)] {
+        let (mut bench, id) = Bench::linked(Role::Leader, &direct());
+        for progress in [(sent.min(9), 0), (sent, acknowledged)] {
+            (bench.told.sent, bench.told.acknowledged) = progress;
+            bench.links.handle_progress(id, &mut bench.told, bench.now);
+        }
+        bench.links.handle_end(id, LinkEvent::Lost("gone".into()), &mut bench.told, bench.now);
+        assert_eq!(bench.links.is_barren(), barren, "{sent} {acknowledged}");
+    }
 }

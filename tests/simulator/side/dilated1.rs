@@ -70,7 +70,7 @@ impl Side {
                 if draining {
                     wires.drain();
                 }
-                if manager.short_links() > 0 {
+                if manager.short_links() > 0 || wires.links().is_barren() {
                     wires.be_cautious(LivenessConfig::default().first_answer, mux);
                 }
                 Some(self.role == Some(Role::Leader))
