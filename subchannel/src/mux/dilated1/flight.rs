@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
-/// May be on its way whatever the round trip, in units: twice what the peer acknowledges at once, which keeps both ends busy.
-/// More does not fit into the caches of the processors any more.
-const LEAST: u64 = 512 << 10;
-/// And so many for each microsecond of the round trip: no path below 8 Gbit/s is slowed down.
+/// May be on its way whatever the round trip, in units: twice what the peer acknowledges at once, and a record, which keeps
+/// both ends busy. More does not fit into the caches of the processors any more.
+const LEAST: u64 = 2 * AT_ONCE + STEP;
+/// What the peer acknowledges at once, and so many for each microsecond of the round trip, where that is more: no path below
+/// 8 Gbit/s is slowed down.
+const AT_ONCE: u64 = 256 << 10;
 const PER_MICROSECOND: u64 = 1 << 10;
 /// Data waits until so much of it may go: short records cost more than a little patience.
 const STEP: u64 = 64 << 10;
@@ -37,7 +39,7 @@ impl Flight {
     pub(super) fn room(&self, in_flight: u64) -> u64 {
         let Some(base) = self.base else { return u64::MAX };
         let micros = u64::try_from(base.as_micros()).unwrap_or(u64::MAX);
-        let limit = LEAST.saturating_add(micros.saturating_mul(PER_MICROSECOND));
+        let limit = micros.saturating_mul(PER_MICROSECOND).saturating_add(AT_ONCE).max(LEAST);
         let room = limit.saturating_sub(in_flight);
         if room < STEP { 0 } else { room }
     }
@@ -54,7 +56,7 @@ mod tests {
         let mut flight = Flight::default();
         assert_eq!(flight.room(1 << 40), u64::MAX, "before anything was measured");
         flight.measured(MILLISECOND, false);
-        let limit = LEAST + 1000 * PER_MICROSECOND;
+        let limit = AT_ONCE + 1000 * PER_MICROSECOND;
         assert_eq!(flight.room(0), limit);
         assert_eq!(flight.room(limit - STEP), STEP);
         assert_eq!(flight.room(limit - STEP + 1), 0, "not worth a record");
