@@ -83,7 +83,7 @@ impl Mux {
         let credit = usize::try_from(self.slots[slot].credit()).unwrap_or(usize::MAX);
         let can_leave = credit.max(self.room_without_credit());
         let room = if can_leave == 0 { 0 } else { self.outbox.gate.room(0, called).min(can_leave) };
-        self.admitted(slot, room > 0, wanted).then_some(room)
+        self.admitted(slot, room > 0, called, wanted).then_some(room)
     }
 
     /// Whether a message may be written. If not, an event tells when to ask again.
@@ -91,11 +91,11 @@ impl Mux {
         let called = self.comes(slot);
         let can_leave = self.slots[slot].credit() > 0 || self.room_without_credit() > 0;
         let admits = can_leave && self.outbox.gate.admits(len, called);
-        self.admitted(slot, admits, len)
+        self.admitted(slot, admits, called, len)
     }
 
     /// Who is not admitted stands in line, or waits for the peer's credit. Returns whether it is admitted.
-    fn admitted(&mut self, slot: u32, admitted: bool, wanted: usize) -> bool {
+    fn admitted(&mut self, slot: u32, admitted: bool, called: bool, wanted: usize) -> bool {
         let can_leave = self.slots[slot].credit() > 0 || self.room_without_credit() > 0;
         let stream = &mut self.slots[slot];
         if admitted {
@@ -104,6 +104,10 @@ impl Mux {
             self.outbox.without_credit += usize::from(stream.flags.raise(flag::WAITS_FOR_CREDIT));
         } else if stream.flags.raise(flag::WAITS_FOR_OUTBOX) {
             self.outbox.line.push_back((key(slot, stream), wanted));
+        }
+        if called && !admitted {
+            // The room that it was called for is for those behind it.
+            self.reopen_outbox();
         }
         admitted
     }

@@ -305,6 +305,38 @@ fn what_the_peer_gives_no_credit_for_stops_nobody() {
 }
 
 #[test]
+fn who_is_called_and_has_no_credit_stops_nobody_behind_it() {
+    let config = MuxConfig { outbox_limit: 10_000, ..MuxConfig::default() };
+    let peer = Params { subchannel_credit: 0, ..Params::default() };
+    let mut side = Side::new(config, Parity::Odd, peer);
+    let [first, stalled, message, behind] = [(); 4].map(|()| side.open());
+    side.sent();
+    side.take([1, 5, 7].map(|id| credit(id, 0, 1 << 20)));
+    assert_eq!(ready(side.mux.write(first, &[1; 8000])), 8000);
+    side.sent();
+    // Without a link it stands in line although there is no credit for it.
+    side.mux.link_down();
+    let text = Bytes::from(vec![1; 2500]);
+    assert!(side.mux.send(message, &text).is_pending(), "it does not fit");
+    assert!(side.mux.write(stalled, &[1; 10_000]).is_pending());
+    assert!(side.mux.write(behind, &[1; 3000]).is_pending());
+    side.events();
+    side.mux.resume();
+    let entries = [(1, 0, 1 << 20), (3, 0, 0), (5, 0, 1 << 20), (7, 0, 1 << 20)];
+    let entries = entries.map(|(id, received, limit)| {
+        let Frame::Credit(entry) = credit(id, received, limit) else { unreachable!() };
+        entry
+    });
+    side.mux.handle_resume(entries.to_vec(), side.now).unwrap();
+    side.take([credit(1, 6000, 1 << 20)]);
+    assert_eq!(writable(&side.events()), [message, stalled], "they want all that is free");
+    ready(side.mux.send(message, &text));
+    assert!(side.mux.write(stalled, &[1; 10_000]).is_pending(), "there is a link again");
+    assert_eq!(writable(&side.events()), [behind]);
+    assert_eq!(ready(side.mux.write(behind, &[1; 3000])), 3000);
+}
+
+#[test]
 fn who_is_called_and_does_not_come_stops_nobody() {
     // It gives up.
     let (mut side, _, line) = crowded(5);
