@@ -42,7 +42,7 @@ use self::{
     credit::{Allowance, LinkCredit},
     flight::Flight,
     outbox::Outbox,
-    schedule::Schedule,
+    schedule::{BRIEF, Schedule},
     slots::{Routes, Slots},
     stream::{Active, Stream, flag},
 };
@@ -366,7 +366,12 @@ impl Mux {
     fn note_ready(&mut self, slot: u32) {
         let stream = &mut self.slots[slot];
         if stream.flags.has(flag::ROUTED) && stream.has_data() && stream.flags.raise(flag::READY) {
-            self.schedule.push(stream.level(), slot);
+            let level = stream.level();
+            if stream.written.saturating_sub(stream.cursor()) <= BRIEF {
+                self.schedule.push_brief(level, slot);
+            } else {
+                self.schedule.push(level, slot);
+            }
         }
     }
 

@@ -11,6 +11,16 @@ use crate::mux::{Event, StreamKey, gate::Gate};
 /// Writers that were called and do not come are waited for so long. Whoever gave up waiting must not stop those behind.
 const COME_WITHIN: Duration = Duration::from_millis(25);
 
+/// Who was called and wants to write as much as `LARGE` may write so much before it waits again: to wake it costs the same for
+/// little. In bytes.
+const SHARE: usize = 128 << 10;
+const LARGE: usize = 32 << 10;
+
+/// What is kept free for a writer that wants to write so much.
+fn share(wanted: usize) -> usize {
+    if wanted < LARGE { wanted } else { wanted.max(SHARE) }
+}
+
 /// Bounds what is written and not acknowledged.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -20,6 +30,8 @@ pub(super) struct Outbox {
     /// Those who were called last, and how many of them have not come yet.
     called: Vec<StreamKey>,
     missing: usize,
+    /// The one of them that came last, and how much it may still write though others wait.
+    guest: Option<(StreamKey, usize)>,
     /// When they are no longer waited for.
     come_until: Option<Instant>,
     /// Writers that wait for the peer's credit, because what it gave none for has its part of the room already.
@@ -33,6 +45,7 @@ impl Outbox {
             line: VecDeque::new(),
             called: Vec::new(),
             missing: 0,
+            guest: None,
             come_until: None,
             without_credit: 0,
         }
@@ -76,22 +89,49 @@ impl Mux {
         most.saturating_sub(self.outbox.gate.bytes())
     }
 
-    /// Room for `wanted` bytes of a stream. `None` if it has to wait; then an event tells when to ask again.
+    /// How many of `wanted` bytes of a stream may be written. `None` if it has to wait; then an event tells when to ask again.
     pub(super) fn outbox_room(&mut self, slot: u32, wanted: usize) -> Option<usize> {
         let called = self.comes(slot);
+        let pass = self.pass(slot, called, wanted);
         // What the peer gave no credit for could fill the outbox and stop all others, so it gets a part only.
         let credit = usize::try_from(self.slots[slot].credit()).unwrap_or(usize::MAX);
         let can_leave = credit.max(self.room_without_credit());
-        let room = if can_leave == 0 { 0 } else { self.outbox.gate.room(0, called).min(can_leave) };
+        let room = if can_leave == 0 { 0 } else { self.outbox.gate.room(0, pass > 0) };
+        let most = if self.outbox.gate.is_closed() { pass } else { wanted };
+        let room = room.min(can_leave).min(most).min(wanted);
+        self.use_pass(slot, room);
         self.admitted(slot, room > 0, called, wanted).then_some(room)
     }
 
     /// Whether a message may be written. If not, an event tells when to ask again.
     pub(super) fn outbox_admits(&mut self, slot: u32, len: usize) -> bool {
         let called = self.comes(slot);
+        let pass = self.pass(slot, called, len);
         let can_leave = self.slots[slot].credit() > 0 || self.room_without_credit() > 0;
-        let admits = can_leave && self.outbox.gate.admits(len, called);
+        let admits = can_leave && self.outbox.gate.admits(len, called || (1..=pass).contains(&len));
+        if admits {
+            self.use_pass(slot, len);
+        }
         self.admitted(slot, admits, called, len)
+    }
+
+    /// How much a writer may write though others wait: its share if it was just `called`, or what it has left of that.
+    fn pass(&mut self, slot: u32, called: bool, wanted: usize) -> usize {
+        let key = key(slot, &self.slots[slot]);
+        if called {
+            self.outbox.guest = Some((key, share(wanted)));
+        }
+        self.outbox.guest.filter(|(guest, _)| *guest == key).map_or(0, |(_, left)| left)
+    }
+
+    /// It has written so much.
+    fn use_pass(&mut self, slot: u32, bytes: usize) {
+        let key = key(slot, &self.slots[slot]);
+        if let Some((guest, left)) = &mut self.outbox.guest
+            && *guest == key
+        {
+            *left = left.saturating_sub(bytes);
+        }
     }
 
     /// Who is not admitted stands in line, or waits for the peer's credit. Returns whether it is admitted.
@@ -169,7 +209,7 @@ impl Mux {
             self.events.push_back(Event::Writable(key));
             self.outbox.called.push(key);
             self.outbox.missing += 1;
-            room = room.saturating_sub(wanted);
+            room = room.saturating_sub(share(wanted));
         }
         if self.outbox.line.is_empty() {
             self.open_gate();
@@ -195,7 +235,7 @@ impl Mux {
     /// Calls everybody who waits, and does not wait for anybody.
     fn open_gate(&mut self) {
         self.outbox.gate.open();
-        (self.outbox.missing, self.outbox.come_until) = (0, None);
+        (self.outbox.missing, self.outbox.come_until, self.outbox.guest) = (0, None, None);
         for key in std::mem::take(&mut self.outbox.called) {
             if let Some(stream) = self.get_mut(key) {
                 stream.flags.clear(flag::CALLED);

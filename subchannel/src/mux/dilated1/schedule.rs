@@ -7,7 +7,11 @@ use std::collections::VecDeque;
 const QUANTUM: i64 = (16 << 10) - 64;
 /// Among so many a turn is longer: to fetch what is known of a subchannel into the cache costs the same for a long one.
 const CROWD: usize = 64;
-const QUANTUM_IN_CROWD: i64 = 64 << 10;
+const QUANTUM_IN_CROWD: i64 = 128 << 10;
+/// Who has no more units than this to send goes before those who have more, or a question would wait for a turn of everybody.
+/// After so many of them one of the others has its turn.
+pub(super) const BRIEF: u64 = 4 << 10;
+const BRIEF_RUN: u8 = 16;
 /// The level of a subchannel that nothing was said of.
 pub(super) const DEFAULT_PRIORITY: u8 = 3;
 /// The last level.
@@ -25,8 +29,20 @@ pub(super) struct Schedule {
     parked: u16,
 }
 
+/// Who may send now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) level: usize,
+    pub(super) slot: u32,
+    /// What it may send in a turn that begins now, in units.
+    pub(super) quantum: i64,
+}
+
 #[derive(Debug, Default)]
 struct Level {
+    /// Those that had little to send when they came, and how many of them were chosen in a run.
+    brief: VecDeque<u32>,
+    run: u8,
     ready: VecDeque<u32>,
     /// Those that wait for the link's credit.
     parked: VecDeque<u32>,
@@ -43,6 +59,12 @@ impl Schedule {
         self.ready |= 1 << level;
     }
 
+    /// It has [little](BRIEF) to send.
+    pub(super) fn push_brief(&mut self, level: usize, slot: u32) {
+        self.levels[level].brief.push_back(slot);
+        self.ready |= 1 << level;
+    }
+
     /// It has not used its turn up.
     pub(super) fn push_front(&mut self, level: usize, slot: u32) {
         self.levels[level].ready.push_front(slot);
@@ -55,28 +77,19 @@ impl Schedule {
         self.parked |= 1 << level;
     }
 
-    /// The next one and its level. Those that are parked count if there is credit.
-    pub(super) fn pop(&mut self, credit: bool) -> Option<(usize, u32)> {
+    /// The next one. Those that are parked count if there is credit.
+    pub(super) fn pop(&mut self, credit: bool) -> Option<Chosen> {
         let mask = self.ready | if credit { self.parked } else { 0 };
         let level = mask.trailing_zeros() as usize;
-        let queues = self.levels.get_mut(level)?;
-        let slot = if credit && let Some(slot) = queues.parked.pop_front() {
-            slot
-        } else {
-            queues.ready.pop_front()?
-        };
+        let chosen = self.levels.get_mut(level)?.pop(credit);
         self.update(level);
-        Some((level, slot))
-    }
-
-    /// What a subchannel may send in a turn that begins now.
-    pub(super) fn quantum(&self, level: usize) -> i64 {
-        if self.levels[level].ready.len() < CROWD { QUANTUM } else { QUANTUM_IN_CROWD }
+        chosen.map(|(slot, quantum)| Chosen { level, slot, quantum })
     }
 
     /// Whether nobody else is ready in this level.
     pub(super) fn is_alone(&self, level: usize) -> bool {
-        self.levels[level].ready.is_empty() && self.levels[level].parked.is_empty()
+        let level = &self.levels[level];
+        level.brief.is_empty() && level.ready.is_empty() && level.parked.is_empty()
     }
 
     /// Whether [`pop`](Schedule::pop) would give something.
@@ -100,9 +113,10 @@ impl Schedule {
     /// Moves a slot to another level.
     pub(super) fn relevel(&mut self, slot: u32, from: usize, to: usize) {
         let level = &mut self.levels[from];
-        let before = level.ready.len();
+        let before = level.ready.len() + level.brief.len();
         level.ready.retain(|other| *other != slot);
-        let was_ready = level.ready.len() < before;
+        level.brief.retain(|other| *other != slot);
+        let was_ready = level.ready.len() + level.brief.len() < before;
         level.parked.retain(|other| *other != slot);
         self.update(from);
         if was_ready { self.push(to, slot) } else { self.park(to, slot) }
@@ -114,13 +128,31 @@ impl Schedule {
 
     fn update(&mut self, level: usize) {
         let queues = &mut self.levels[level];
-        if queues.ready.is_empty() {
+        if queues.ready.is_empty() && queues.brief.is_empty() {
             self.ready &= !(1 << level);
             super::release_if_large(&mut queues.ready);
+            super::release_if_large(&mut queues.brief);
         }
         if queues.parked.is_empty() {
             self.parked &= !(1 << level);
             super::release_if_large(&mut queues.parked);
         }
+    }
+}
+
+impl Level {
+    /// The next one, and what it may send.
+    fn pop(&mut self, credit: bool) -> Option<(u32, i64)> {
+        let others = !self.ready.is_empty() || credit && !self.parked.is_empty();
+        if (self.run < BRIEF_RUN || !others)
+            && let Some(slot) = self.brief.pop_front()
+        {
+            self.run = self.run.saturating_add(1);
+            return Some((slot, QUANTUM));
+        }
+        self.run = 0;
+        let quantum = if self.ready.len() < CROWD { QUANTUM } else { QUANTUM_IN_CROWD };
+        let parked = if credit { self.parked.pop_front() } else { None };
+        Some((parked.or_else(|| self.ready.pop_front())?, quantum))
     }
 }

@@ -7,6 +7,7 @@ use super::{
     Link, Mux,
     batch::Batch,
     key,
+    schedule::Chosen,
     send::Piece,
     stream::{SendState, Stream, flag},
 };
@@ -184,7 +185,7 @@ impl Mux {
     }
 
     fn transmit_data(&mut self, room: &mut Room<'_>) {
-        while let Some((level, slot)) = self.schedule.pop(self.credit.room() > 0) {
+        while let Some(Chosen { level, slot, quantum }) = self.schedule.pop(self.credit.room() > 0) {
             let Some(stream) = self.slots.get_mut(slot).filter(|stream| stream.flags.has(flag::READY)) else {
                 continue;
             };
@@ -193,7 +194,7 @@ impl Mux {
                 continue;
             };
             if active.send.deficit <= 0 {
-                active.send.deficit += self.schedule.quantum(level);
+                active.send.deficit += quantum;
             }
             let alone = self.schedule.is_alone(level);
             let turn = self.transmit_turn(slot, alone, room);

@@ -180,7 +180,7 @@ impl Mux {
             return None;
         }
         let wanted = wanted.min(usize::try_from(own).unwrap_or(usize::MAX));
-        self.outbox_room(slot, wanted).map(|room| room.min(wanted))
+        self.outbox_room(slot, wanted)
     }
 
     fn written_more(&mut self, slot: u32, units: u64) {

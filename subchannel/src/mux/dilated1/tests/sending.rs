@@ -277,6 +277,58 @@ fn of_many_writers_as_many_are_called_as_there_is_room_for() {
 }
 
 #[test]
+fn who_is_called_writes_its_share_though_others_wait() {
+    const OUTBOX: usize = 1 << 20;
+    let mut side = Side::leader(MuxConfig { outbox_limit: OUTBOX, ..MuxConfig::default() });
+    let line: Vec<_> = (0..7).map(|_| side.open()).collect();
+    side.sent();
+    side.take((0..7).map(|index| credit(2 * index + 1, 0, 4 << 20)));
+    let piece = |length: usize| Bytes::from(vec![1; length]);
+    ready(side.mux.write_bytes(line[0], &mut piece(OUTBOX)));
+    for key in &line[1..] {
+        assert!(side.mux.write_bytes(*key, &mut piece(64 << 10)).is_pending());
+    }
+    side.sent();
+    side.take([credit(1, 600_000, 4 << 20)]);
+    // 600,000 bytes are room for the shares of five.
+    assert_eq!(writable(&side.events()), line[1..6]);
+    assert_eq!(ready(side.mux.write_bytes(line[1], &mut piece(64 << 10))), 64 << 10);
+    assert_eq!(ready(side.mux.write_bytes(line[1], &mut piece(80 << 10))), 64 << 10, "what is left of its share");
+    assert!(side.mux.write_bytes(line[1], &mut piece(1)).is_pending());
+    assert!(side.mux.write_bytes(line[6], &mut piece(1)).is_pending(), "it was not called");
+    // Who comes next takes the place of the guest; what is left of the former's share is lost.
+    ready(side.mux.write_bytes(line[2], &mut piece(64 << 10)));
+    ready(side.mux.send(line[3], &piece(100 << 10)));
+    assert!(side.mux.write_bytes(line[2], &mut piece(64 << 10)).is_pending());
+    assert!(side.mux.send(line[3], &piece(29 << 10)).is_pending(), "more than is left");
+}
+
+#[test]
+fn who_has_little_goes_before_many_who_have_much() {
+    let (mut side, keys) = with(100);
+    for key in &keys[..80] {
+        ready(side.mux.write_bytes(*key, &mut Bytes::from(vec![1; 150 << 10])));
+    }
+    let mut batch = Batch::new();
+    side.mux.poll_transmit(side.now, 1 << 20, &mut batch);
+    for key in &keys[80..] {
+        ready(side.mux.write_bytes(*key, &mut Bytes::from(vec![1; 4000])));
+    }
+    batch.clear();
+    side.mux.poll_transmit(side.now, 2 << 20, &mut batch);
+    let frames = frames_of(&batch);
+    let mut order = ids(&frames);
+    order.dedup();
+    let id = |index: usize| 2 * u32::try_from(index).unwrap() + 1;
+    let brief = |range: std::ops::Range<usize>| range.map(id).collect::<Vec<_>>();
+    // After a run of those who have little it is the turn of one of the many, who goes on where its turn was cut.
+    assert_eq!(order[..16], brief(80..96));
+    assert!(order[16] < id(80), "{order:?}");
+    assert_eq!(order[17..21], brief(96..100));
+    assert!(order[21..].iter().all(|id| *id < 161), "{order:?}");
+}
+
+#[test]
 fn what_the_peer_gives_no_credit_for_stops_nobody() {
     let config = MuxConfig { outbox_limit: 10_000, ..MuxConfig::default() };
     let peer = Params { subchannel_credit: 1000, ..Params::default() };
