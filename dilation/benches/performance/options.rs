@@ -143,10 +143,10 @@ impl Plan {
         self.bytes.unwrap_or_else(|| self.pick(1 << 30, 256 << 20, 4 << 20))
     }
 
-    /// The bytes of a transfer over many subchannels: not fewer with `--quick`, for then each has so little that its first
-    /// and last byte cost more than all between them.
+    /// The bytes of a transfer over many subchannels: so many that the first and the last byte of each do not cost more than
+    /// all between them.
     pub(crate) fn shared_bytes(&self) -> u64 {
-        self.bytes.unwrap_or_else(|| self.pick(1 << 30, 1 << 30, 4 << 20))
+        self.bytes.unwrap_or_else(|| self.pick(8 << 30, 4 << 30, 4 << 20))
     }
 
     /// Subchannels at once that share them.

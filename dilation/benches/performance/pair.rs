@@ -1,6 +1,6 @@
 //! Two wormholes of ours with a direct link.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, fs, sync::Arc, time::Duration};
 
 use dilated::{
     Client, Dialect, DilateConfig, Dilated, RolePreference, Server, Subchannel, Wormhole,
@@ -35,7 +35,12 @@ pub(crate) struct Probe {
 
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} with {} over {}; {}", self.dialect, self.cipher, self.path, self.flavour)
+        write!(f, "{} with {} over {}; {}", self.dialect, self.cipher, self.path, self.flavour)?;
+        // What the system's TCP does about congestion that is not there.
+        match fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control") {
+            Ok(name) => write!(f, "; congestion control {}", name.trim()),
+            Err(_) => Ok(()),
+        }
     }
 }
 
