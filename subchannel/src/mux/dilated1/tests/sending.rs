@@ -293,7 +293,11 @@ fn who_is_called_writes_its_share_though_others_wait() {
     // 600,000 bytes are room for the shares of five.
     assert_eq!(writable(&side.events()), line[1..6]);
     assert_eq!(ready(side.mux.write_bytes(line[1], &mut piece(64 << 10))), 64 << 10);
-    assert_eq!(ready(side.mux.write_bytes(line[1], &mut piece(80 << 10))), 64 << 10, "what is left of its share");
+    assert_eq!(
+        ready(side.mux.write_bytes(line[1], &mut piece(80 << 10))),
+        64 << 10,
+        "what is left of its share"
+    );
     assert!(side.mux.write_bytes(line[1], &mut piece(1)).is_pending());
     assert!(side.mux.write_bytes(line[6], &mut piece(1)).is_pending(), "it was not called");
     // Who comes next takes the place of the guest; what is left of the former's share is lost.
