@@ -463,7 +463,14 @@ impl Manager {
 
     fn handle_hints(&mut self, hints: Vec<Hint>, generation: Option<Generation>, now: Instant) {
         let first = match self.state {
-            State::Connecting { .. } => !std::mem::replace(&mut self.hinted, true),
+            State::Connecting { role } => {
+                if role == Role::Follower {
+                    // The Leader is here, perhaps again. If it is a Python one, it dials once for each message of ours.
+                    self.fruitless = 0;
+                    self.arm_connect_timeout(now);
+                }
+                !std::mem::replace(&mut self.hinted, true)
+            }
             // The peer has moved, and its last message says all.
             State::Connected { .. } | State::Pausing { .. } | State::Flushing { .. } | State::Lonely => true,
             State::Searching { .. } | State::Linked { .. } => {

@@ -348,6 +348,20 @@ fn a_follower_that_finds_no_link_tells_its_hints_again() {
 }
 
 #[test]
+fn a_follower_tells_its_hints_often_again_when_the_leader_tells_its_own() {
+    let mut bench = Bench::connecting(PLEASE_HIGH);
+    for _ in 0..2 {
+        for wait in [10, 20, 40] {
+            assert_eq!(bench.elapse_to_timer().as_secs(), wait);
+        }
+        bench.message(HINTS);
+        bench.actions();
+    }
+    assert_eq!(bench.elapse_to_timer().as_secs(), 10);
+    assert_eq!(bench.actions(), [start(Role::Follower, 0)]);
+}
+
+#[test]
 fn a_change_of_network_gives_the_search_its_full_time_again() {
     let mut bench = Bench::connecting(PLEASE_LOW);
     bench.now += Duration::from_secs(9);
