@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use dilated_subchannel::MuxConfig;
-use dilated_transit::{RelayHint, net::ConnectorLimits};
+use dilated_transit::{
+    RelayHint,
+    net::{ConnectorLimits, Proxy},
+};
 
 use crate::{error::DilationError, liveness::LivenessConfig, manager::ManagerTiming, role::RolePreference};
 
@@ -32,6 +35,9 @@ pub struct DilateConfig {
     /// Listen for direct connections and tell the peer our addresses. Without it only relays and the peer's
     /// listener are left. Default: yes.
     pub listen: bool,
+    /// Make all connections to the peer and to relays through this proxy, and do not listen. The mailbox server
+    /// has [a setting of its own](crate::WormholeBuilder::proxy). Default: none.
+    pub proxy: Option<Proxy>,
     /// Advertise loopback addresses even when there are others, for two programs on one machine. Default: no.
     pub loopback: bool,
     /// Seal records with AES-256-GCM if the processors of both sides have instructions for it, instead of
@@ -72,6 +78,7 @@ impl Default for DilateConfig {
         DilateConfig {
             relays: vec![crate::PUBLIC_RELAY.parse().expect("the constant is a valid hint")],
             listen: true,
+            proxy: None,
             loopback: false,
             aes: true,
             standby: false,

@@ -37,7 +37,8 @@
 //! released Python `magic-wormhole` 0.24 speaks it; the far end may be a Python program. See `docs/` in the repository for
 //! the protocols and the architecture.
 //!
-//! The logic of the protocol, without sockets and clocks, is in [`protocol`].
+//! The classic file transfer's connection, which needs no dilation, is in [`transit`]. The logic of the protocol of
+//! dilation, without sockets and clocks, is in [`protocol`].
 
 #[cfg(feature = "tokio")]
 mod clock;
@@ -61,6 +62,8 @@ mod message;
 mod role;
 mod rtt;
 mod status;
+#[cfg(feature = "tokio")]
+pub mod transit;
 mod watch;
 #[cfg(feature = "tokio")]
 mod wormhole;
@@ -99,7 +102,7 @@ pub use status::{DilationStatus, LinkStatus, Recovery};
 #[cfg(feature = "tokio")]
 pub use {
     config::{ControlOpener, DilateConfig},
-    dilated_mailbox::net::{CodeInput, NetConfig},
+    dilated_mailbox::net::{CodeInput, Dialer, NetConfig},
     dilated_subchannel::{
         Connector, Listener, OpenOptions, ReadHalf, Subchannel, WriteHalf,
         frame::Code as SubchannelCode,
@@ -108,7 +111,7 @@ pub use {
             DatagramError, ListenError, NameError, OpenRefused, ReadError, UnacknowledgedError, WriteError,
         },
     },
-    dilated_transit::net::{ConnectorLimits, MonitorConfig, local_addresses},
+    dilated_transit::net::{ConnectorLimits, MonitorConfig, Proxy, ProxyParseError, local_addresses},
     endpoint::{Client, Control, Dilated, Server},
     wormhole::{Event, Wormhole, WormholeBuilder},
 };

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use dilated_mailbox::{
     Code, Key, WormholeError,
     client::{ClientConfig, MailboxStatus, PeerVersions, Welcome},
-    net::{CodeInput, Mailbox, MailboxUrl, NetConfig},
+    net::{CodeInput, Dialer, Mailbox, MailboxUrl, NetConfig},
 };
-use dilated_transit::net::MonitorConfig;
+use dilated_transit::net::{MonitorConfig, Proxy};
 use futures::stream::{BoxStream, StreamExt};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -74,6 +74,17 @@ impl WormholeBuilder {
     #[must_use]
     pub fn net(mut self, adjust: impl FnOnce(&mut NetConfig)) -> Self {
         adjust(&mut self.net);
+        self
+    }
+
+    /// Connects to the mailbox server through this proxy. Links have [a setting of their own](crate::DilateConfig::proxy).
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        let dialer = Dialer::new(move |host, port| {
+            let proxy = proxy.clone();
+            async move { proxy.dial(&host, port).await }
+        });
+        self.net.dialer = Some(dialer);
         self
     }
 

@@ -168,6 +168,7 @@ fn connector(role: Role, aes: bool) -> io::Result<Connector> {
         listen: role == Role::Follower,
         loopback: true,
         relays: Vec::new(),
+        proxy: None,
         limits: ConnectorLimits::default(),
     })?;
     connector.search(Search::default());

@@ -10,10 +10,14 @@
 //! Nothing that arrives before the other side has proven that it knows the key can make this machine keep more
 //! than a few hundred bytes (specification `ged`, sections "L2 protocol" and "Noise"; `docs/protocol.md`, "Links").
 
+mod error;
+
 use bytes::{Buf, BufMut, BytesMut};
-use thiserror::Error;
+
+pub use self::error::{HandshakeError, Stage};
 
 use crate::{
+    contact::http_reply,
     dialect::{LinkDialect, Offer},
     noise::{Ephemeral, FollowerStart, HANDSHAKE_OVERHEAD, LeaderStart, LeaderWait, TransportKeys},
     pipe::{
@@ -21,8 +25,8 @@ use crate::{
         frame_length,
     },
     prologue::{
-        PrologueError, RelayError, RelayRequest, prologue, read_prologue, read_relay_answer,
-        unfinished_prologue,
+        RelayRequest, prologue, read_prologue, read_relay_answer, unfinished_prologue,
+        unfinished_relay_answer,
     },
     role::{DilationKey, Role},
 };
@@ -49,72 +53,6 @@ pub struct HandshakeLimits {
 impl Default for HandshakeLimits {
     fn default() -> HandshakeLimits {
         HandshakeLimits { max_bytes: 1024, max_frame: DEFAULT_MAX_FRAME }
-    }
-}
-
-/// Why a connection did not become a link.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum HandshakeError {
-    /// The relay did not join us with the other side.
-    #[error(transparent)]
-    Relay(#[from] RelayError),
-    /// The other end does not speak our protocol.
-    #[error(transparent)]
-    Prologue(#[from] PrologueError),
-    /// A frame of another length than the handshake has.
-    #[error("the other end sent a frame of {length} bytes where the handshake has one of {expected}")]
-    FrameLength {
-        /// What the frame announced, in bytes.
-        length: u32,
-        /// The only length allowed here, in bytes.
-        expected: usize,
-    },
-    /// The other end does not know the key.
-    #[error("the other end has another key; it is not the other side of this wormhole")]
-    WrongKey,
-    /// The other end knows the key, but did not confirm it as the protocol demands.
-    #[error("the other end sent something else instead of its key confirmation")]
-    NoConfirmation,
-    /// More bytes than a handshake needs.
-    #[error("the other end sent more than {limit} bytes before the handshake was complete")]
-    TooManyBytes {
-        /// [`HandshakeLimits::max_bytes`].
-        limit: usize,
-    },
-    /// The connection ended while the handshake was in this stage.
-    #[error("the connection was closed while {0}")]
-    Closed(Stage),
-}
-
-/// How far a handshake has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Stage {
-    /// The relay waits for the other side to come, too. Not to be hurried: that may take long.
-    Relay,
-    /// Waiting for the other side's prologue.
-    Prologue,
-    /// Waiting for the other side's Noise message.
-    Noise,
-    /// Waiting for the other side's key confirmation. A Follower waits here until the Leader has chosen.
-    Confirmation,
-    /// The other side has confirmed its key: a candidate for the Leader, the chosen link for the Follower.
-    Confirmed,
-    /// The handshake has failed.
-    Failed,
-}
-
-impl std::fmt::Display for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Stage::Relay => "the relay waited for the other side",
-            Stage::Prologue => "the other side's greeting was awaited",
-            Stage::Noise => "keys were agreed on",
-            Stage::Confirmation => "the other side's key confirmation was awaited",
-            Stage::Confirmed => "the link was ready",
-            Stage::Failed => "nothing was expected any more",
-        })
     }
 }
 
@@ -161,6 +99,9 @@ pub struct LinkHandshake {
     offer: Option<Offer>,
     limits: HandshakeLimits,
     received: usize,
+    /// Our prologue is said, or the relay comes first. Somebody who dials us begins: what an HTTP client says decides in
+    /// which language we answer.
+    said: bool,
     input: BytesMut,
     output: BytesMut,
     state: State,
@@ -223,9 +164,30 @@ impl LinkHandshake {
             offer: None,
             limits,
             received: 0,
+            said: true,
             input: BytesMut::new(),
             output: BytesMut::from(output),
             state,
+        }
+    }
+
+    /// The same on a connection that somebody else has made, who begins: a browser gets an answer that it can show. Not
+    /// for one to a relay, and before anything else is called.
+    #[must_use]
+    pub fn accepted(self) -> LinkHandshake {
+        LinkHandshake { said: false, output: BytesMut::new(), ..self }
+    }
+
+    /// Whether we wait for the first byte of somebody who dialled us.
+    #[must_use]
+    pub fn is_reticent(&self) -> bool {
+        !self.said && self.input.is_empty() && self.stage() == Stage::Prologue
+    }
+
+    /// Nothing has come for a while: perhaps the other side waits for us to begin.
+    pub fn handle_silence(&mut self) {
+        if self.is_reticent() {
+            self.say();
         }
     }
 
@@ -245,7 +207,7 @@ impl LinkHandshake {
     ///
     /// # Errors
     ///
-    /// [`HandshakeError`], which is final: later calls return it again. Drop the connection.
+    /// [`HandshakeError`], which is final: later calls return it again. Send what there is to send, and drop the connection.
     pub fn handle_input(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
         match &mut self.state {
             State::Failed(error) => return Err(error.clone()),
@@ -281,12 +243,22 @@ impl LinkHandshake {
 
     /// Notes that the other end closed the connection, and says what that means here.
     pub fn handle_eof(&mut self) -> HandshakeError {
-        let error = match &self.state {
-            State::Failed(error) => return error.clone(),
-            State::Prologue(_) if !self.input.is_empty() => unfinished_prologue(&self.input).into(),
-            _ => HandshakeError::Closed(self.stage()),
-        };
+        if let State::Failed(error) = &self.state {
+            return error.clone();
+        }
+        let error = self.unfinished().unwrap_or(HandshakeError::Closed(self.stage()));
         self.fail(error)
+    }
+
+    /// What is wrong if nothing more comes, as far as what came shows it.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<HandshakeError> {
+        match &self.state {
+            State::Failed(error) => Some(error.clone()),
+            State::Relay(_) => unfinished_relay_answer(&self.input).map(HandshakeError::Relay),
+            State::Prologue(_) => unfinished_prologue(&self.input).map(HandshakeError::Prologue),
+            _ => None,
+        }
     }
 
     /// How far the handshake has come.
@@ -314,7 +286,7 @@ impl LinkHandshake {
     #[must_use]
     pub fn is_unhurried(&self) -> bool {
         match self.stage() {
-            Stage::Relay => true,
+            Stage::Relay => self.unfinished().is_none(),
             Stage::Confirmation => self.awaits_choice() || self.dialect == LinkDialect::Ged,
             _ => false,
         }
@@ -359,8 +331,13 @@ impl LinkHandshake {
 
     fn fail(&mut self, error: HandshakeError) -> HandshakeError {
         self.state = State::Failed(error.clone());
-        self.input = BytesMut::new();
         self.output.clear();
+        if !self.said
+            && let Some(reply) = http_reply(&self.input)
+        {
+            self.output.extend_from_slice(reply);
+        }
+        self.input = BytesMut::new();
         error
     }
 
@@ -400,7 +377,16 @@ impl LinkHandshake {
         Ok(Step::Next(State::Prologue(secrets)))
     }
 
+    fn say(&mut self) {
+        self.said = true;
+        self.output.extend_from_slice(prologue(self.role));
+    }
+
     fn step_prologue(&mut self, secrets: Secrets) -> Result<Step, HandshakeError> {
+        // Nobody of ours begins like anything else.
+        if !self.said && self.input.first() == prologue(self.role).first() {
+            self.say();
+        }
         let Some(taken) = read_prologue(&self.input, self.role.other())? else {
             return Ok(Step::NeedMore(State::Prologue(secrets)));
         };

@@ -45,6 +45,7 @@
 //! handshakes agree on a generation ([`LinkHandshake::dilated1`]).
 
 mod better;
+mod contact;
 mod dialect;
 mod handshake;
 mod hint;
@@ -58,8 +59,10 @@ pub mod race;
 #[cfg(feature = "relay")]
 pub mod relay;
 mod role;
+pub mod v1;
 
 pub use better::Better;
+pub use contact::Contact;
 pub use dialect::{LinkDialect, Offer, has_aes};
 pub use handshake::{HandshakeError, HandshakeLimits, KCM, LinkHandshake, Stage};
 pub use hint::{

@@ -9,7 +9,10 @@ use sha2::Sha256;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::role::{DilationKey, Role};
+use crate::{
+    contact::is_http_request,
+    role::{DilationKey, Role},
+};
 
 const PROLOGUE_LEADER: &[u8] = b"Magic-Wormhole Dilation Handshake v1 Leader\n\n";
 const PROLOGUE_FOLLOWER: &[u8] = b"Magic-Wormhole Dilation Handshake v1 Follower\n\n";
@@ -62,15 +65,15 @@ impl RelayRequest {
     }
 
     fn with_info(key: &DilationKey, side: &str, info: &str) -> Result<RelayRequest, SideError> {
+        RelayRequest::with_token(&derive(key.as_bytes(), info), side)
+    }
+
+    pub(crate) fn with_token(token: &[u8; 32], side: &str) -> Result<RelayRequest, SideError> {
         let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
         if side.len() != 16 || !side.bytes().all(hex) {
             return Err(SideError);
         }
-        let mut token = Zeroizing::new([0; 32]);
-        Hkdf::<Sha256>::new(None, key.as_bytes())
-            .expand(info.as_bytes(), token.as_mut())
-            .expect("32 bytes are within HKDF-SHA256's limit of 8160");
-        let token = Zeroizing::new(HEXLOWER.encode(token.as_ref()));
+        let token = Zeroizing::new(HEXLOWER.encode(token));
         let line = format!("please relay {} for side {side}\n", token.as_str());
         Ok(RelayRequest(Zeroizing::new(line.into_bytes())))
     }
@@ -88,6 +91,15 @@ impl fmt::Debug for RelayRequest {
     }
 }
 
+/// HKDF-SHA256 of a key without a salt.
+pub(crate) fn derive(key: &[u8; 32], info: &str) -> Zeroizing<[u8; 32]> {
+    let mut derived = Zeroizing::new([0; 32]);
+    Hkdf::<Sha256>::new(None, key)
+        .expand(info.as_bytes(), derived.as_mut())
+        .expect("32 bytes are within HKDF-SHA256's limit of 8160");
+    derived
+}
+
 /// What somebody sent who is not what we expected: a guess at what it is, and its first bytes, escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -102,7 +114,7 @@ impl Answer {
         Answer { what, bytes: line.escape_ascii().to_string() }
     }
 
-    fn recognize(bytes: &[u8]) -> Answer {
+    pub(crate) fn recognize(bytes: &[u8]) -> Answer {
         let what = match bytes {
             [] => "nothing",
             [b'H', b'T', b'T', b'P', b'/', ..] | [b'<', ..] => "a web server",
@@ -110,6 +122,9 @@ impl Answer {
             [0x15 | 0x16, 0x03, ..] => "a TLS server",
             [b'S', b'S', b'H', b'-', ..] => "an SSH server",
             [b'2', b'2', b'0', b' ' | b'-', ..] => "a mail or FTP server",
+            [b'+', b'O', b'K', ..] | [b'*', b' ', b'O', b'K', ..] => "a mail server",
+            _ if is_http_request(bytes) => "a web browser",
+            _ if bytes.starts_with(b"Magic-Wormhole Dilation") => "a dilated wormhole",
             _ if bytes.starts_with(b"transit ") => "a file transfer (Transit v1)",
             _ if bytes.starts_with(b"please relay") => "a client of a transit relay",
             _ if RELAY_BAD_HANDSHAKE.starts_with(bytes) || RELAY_IMPATIENT.starts_with(bytes) => {
@@ -172,6 +187,13 @@ pub(crate) fn read_relay_answer(buffer: &[u8]) -> Result<Option<usize>, RelayErr
     Ok(None)
 }
 
+/// What a relay's answer that has not ended yet shows so far: nothing, or that it is none.
+pub(crate) fn unfinished_relay_answer(buffer: &[u8]) -> Option<RelayError> {
+    let may_become = |answer: &&[u8]| answer.starts_with(buffer);
+    let known = [RELAY_OK, RELAY_BAD_HANDSHAKE, RELAY_IMPATIENT].iter().any(may_become);
+    (!known).then(|| RelayError::NotARelay(Answer::recognize(buffer)))
+}
+
 /// Looks for the prologue of `role`. Returns how many bytes it took, or `None` while it is incomplete.
 ///
 /// Like Python, a mismatch is reported only when a newline or enough bytes are there, so that the error can say
@@ -195,9 +217,9 @@ pub(crate) fn read_prologue(buffer: &[u8], role: Role) -> Result<Option<usize>, 
     Ok(None)
 }
 
-/// The error for a connection that ended in the middle of a prologue.
-pub(crate) fn unfinished_prologue(buffer: &[u8]) -> PrologueError {
-    PrologueError::NotAPeer(Answer::recognize(buffer))
+/// The error for a connection on which a prologue began and nothing follows. None if nothing came.
+pub(crate) fn unfinished_prologue(buffer: &[u8]) -> Option<PrologueError> {
+    (!buffer.is_empty()).then(|| PrologueError::NotAPeer(Answer::recognize(buffer)))
 }
 
 #[cfg(test)]
@@ -257,8 +279,12 @@ mod tests {
             let error = read_prologue(bytes, Role::Leader).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
         }
-        assert!(unfinished_prologue(b"\x15\x03").to_string().contains("a TLS server"));
-        assert!(unfinished_prologue(b"").to_string().contains("nothing"));
+        assert!(unfinished_prologue(b"\x15\x03").unwrap().to_string().contains("a TLS server"));
+        assert_eq!(unfinished_prologue(b""), None);
+        assert!(unfinished_relay_answer(b"\x15\x03").unwrap().to_string().contains("a TLS server"));
+        for begun in [&b""[..], b"o", b"ok", b"bad hand", b"imp"] {
+            assert_eq!(unfinished_relay_answer(begun), None);
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ use crate::{
 pub struct RaceConfig {
     /// Whether the peer can dial us.
     pub listen: bool,
+    /// Whether the peer's Tor endpoints can be dialled. Default false.
+    pub tor: bool,
     /// Most direct endpoints of the peer that are dialled in one generation. Default 32. A peer could make us
     /// attack a third party with dials.
     pub max_direct: usize,
@@ -64,6 +66,7 @@ impl Default for RaceConfig {
     fn default() -> RaceConfig {
         RaceConfig {
             listen: true,
+            tor: false,
             max_direct: 32,
             max_relays: 8,
             max_concurrent: 16,
@@ -181,15 +184,18 @@ impl Race {
     }
 
     /// Takes the hints of one message of the peer. Hints already known are not dialled twice, hints over the
-    /// limits are dropped, and Tor hints are ignored.
+    /// limits are dropped, and Tor hints are ignored without Tor.
     pub fn handle_hints(&mut self, hints: &[Hint], now: Instant) {
         let mut delay = Duration::ZERO;
         for hint in hints {
-            if let Hint::Direct(endpoint) = hint {
-                self.add(endpoint, Route::Direct, 0, Origin::Peer, now);
-                if self.config.listen {
-                    delay = self.config.relay_delay;
-                }
+            let endpoint = match hint {
+                Hint::Direct(endpoint) => endpoint,
+                Hint::Tor(endpoint) if self.config.tor => endpoint,
+                Hint::Tor(_) | Hint::Relay(_) => continue,
+            };
+            self.add(endpoint, Route::Direct, 0, Origin::Peer, now);
+            if self.config.listen {
+                delay = self.config.relay_delay;
             }
         }
         let relays = hints.iter().filter_map(|hint| match hint {
@@ -216,6 +222,12 @@ impl Race {
             ahead: target.ahead,
             patience: doubled(self.config.patience_first, failures, self.config.patience_max),
         })
+    }
+
+    /// Whether nothing is dialled any more, now or later: there is no endpoint, or none of them is what it was taken for.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.targets.iter().all(|target| target.state == State::Abandoned)
     }
 
     /// When [`poll_dial`](Self::poll_dial) will have something, if nothing else happens before.

@@ -90,6 +90,7 @@ impl Dilation {
             listen: config.listen,
             loopback: config.loopback,
             relays: config.relays.clone(),
+            proxy: config.proxy.clone(),
             limits,
         })
     }

@@ -13,8 +13,8 @@ use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use super::MailboxUrl;
 use super::race::{Attempt, Race};
+use super::{Dialer, MailboxUrl};
 
 /// How long one address of a host may be silent before the next is tried beside it, as RFC 8305 advises.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -40,9 +40,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(super) async fn connect(
     url: MailboxUrl,
     extra_roots: Vec<CertificateDer<'static>>,
+    dialer: Option<Dialer>,
     max_message: usize,
 ) -> Result<Connection, String> {
-    let tcp = dial(url.host(), url.port()).await?;
+    let tcp = match dialer {
+        Some(dialer) => dialer.dial(url.host(), url.port()).await.map_err(|error| error.to_string())?,
+        None => dial(url.host(), url.port()).await?,
+    };
     let local = tcp.local_addr().map_err(|error| error.to_string())?;
     // Messages are small and each is a step of a dialogue.
     tcp.set_nodelay(true).map_err(|error| error.to_string())?;

@@ -215,7 +215,7 @@ impl MailboxDriver {
         let limit = self.net.connect_timeout;
         let attempts = (0..self.urls.len()).map(|place| -> Attempt<Connection> {
             let (url, roots) = (self.url(place).clone(), self.net.extra_roots.clone());
-            let connecting = connect(url, roots, self.max_message);
+            let connecting = connect(url, roots, self.net.dialer.clone(), self.max_message);
             Box::pin(async move {
                 match tokio::time::timeout(limit, connecting).await {
                     Ok(result) => result,

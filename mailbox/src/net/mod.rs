@@ -7,6 +7,7 @@
 
 mod clock;
 mod connect;
+mod dialer;
 mod driver;
 mod handle;
 mod link;
@@ -23,6 +24,7 @@ use rand::rngs::StdRng;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
+pub use dialer::Dialer;
 pub use driver::MailboxDriver;
 pub use handle::{CodeInput, Mailbox};
 pub use url::{MailboxUrl, UrlError};
@@ -56,6 +58,8 @@ pub struct NetConfig {
     pub farewell: Duration,
     /// Certificates of authorities to trust for `wss://`, beside those of the system.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Makes the TCP connections, for example through a proxy. Default: none, the system makes them.
+    pub dialer: Option<Dialer>,
 }
 
 impl Default for NetConfig {
@@ -70,6 +74,7 @@ impl Default for NetConfig {
             backoff_max: Duration::from_secs(60),
             farewell: Duration::from_secs(1),
             extra_roots: Vec::new(),
+            dialer: None,
         }
     }
 }

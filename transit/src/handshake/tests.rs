@@ -5,6 +5,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::prologue::{PrologueError, RelayError};
 
 fn machine(role: Role, key: [u8; 32], seed: u64, relay: bool) -> LinkHandshake {
     let key = DilationKey::new(key);
@@ -41,7 +42,7 @@ fn run(leader: &mut LinkHandshake, follower: &mut LinkHandshake, chunk: usize) -
 
 #[test]
 fn two_machines_agree_however_the_bytes_are_cut() {
-    for chunk in [1, 2, 3, 47, 52, 53, 10_000] {
+    for chunk in (1..60).chain([10_000]) {
         let (mut leader, mut follower) =
             (machine(Role::Leader, [1; 32], 1, false), machine(Role::Follower, [1; 32], 2, false));
         run(&mut leader, &mut follower, chunk).unwrap();
@@ -67,6 +68,40 @@ fn the_prologue_waits_for_the_relay() {
     let output = machine.poll_output().unwrap();
     assert!(output.starts_with(b"Magic-Wormhole Dilation Handshake v1 Leader\n\n"));
     assert_eq!(output.len(), 45 + 4 + 48);
+}
+
+#[test]
+fn who_was_dialled_lets_the_other_begin() {
+    for accepts in [Role::Leader, Role::Follower] {
+        let start = |role, seed| {
+            let machine = machine(role, [1; 32], seed, false);
+            if role == accepts { machine.accepted() } else { machine }
+        };
+        let (mut leader, mut follower) = (start(Role::Leader, 1), start(Role::Follower, 2));
+        let silent = if accepts == Role::Leader { &mut leader } else { &mut follower };
+        assert!(silent.is_reticent() && silent.poll_output().is_none());
+        run(&mut leader, &mut follower, 1).unwrap();
+        assert!(leader.is_confirmed() && follower.is_confirmed());
+        // It need not wait for ever.
+        let mut silent = start(accepts, 3);
+        silent.handle_silence();
+        assert_eq!(silent.poll_output().unwrap(), prologue(accepts));
+        silent.handle_silence();
+        assert!(!silent.is_reticent() && silent.poll_output().is_none(), "said once");
+    }
+    let mut dialled = machine(Role::Leader, [1; 32], 1, false);
+    assert!(!dialled.is_reticent());
+    let _ = dialled.poll_output();
+    dialled.handle_input(b"GET / HTTP/1.1\r\n").unwrap_err();
+    assert!(dialled.poll_output().is_none(), "whom we dial and greet is no browser");
+    let mut accepted = machine(Role::Leader, [1; 32], 1, false).accepted();
+    let error =
+        b"GET / HTTP/1.1\r\n".iter().try_for_each(|byte| accepted.handle_input(&[*byte])).unwrap_err();
+    assert!(error.to_string().contains("a web browser"), "{error}");
+    assert!(accepted.poll_output().unwrap().starts_with(b"HTTP/1.1 400 "));
+    let mut accepted = machine(Role::Leader, [1; 32], 1, false).accepted();
+    accepted.handle_input(b"SSH-2.0-x\r\n").unwrap_err();
+    assert!(accepted.poll_output().is_none());
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub enum Hint {
     Direct(TcpHint),
     /// `relay-v1`: dial this relay and ask to be joined with the other side.
     Relay(RelayHint),
-    /// `tor-tcp-v1`: dial this through Tor. Parsed and encoded, but nothing here dials it.
+    /// `tor-tcp-v1`: dial this through Tor. Dialled by those who have a [proxy](crate::net::Proxy) only.
     Tor(TcpHint),
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::proxy::Proxy;
 use crate::{
     dialect::LinkDialect,
     handshake::HandshakeLimits,
@@ -16,7 +17,7 @@ use crate::{
 pub struct ConnectorLimits {
     /// Of the hints in one message.
     pub hints: HintLimits,
-    /// Of the dials, and their rhythm. `listen` is overwritten by [`ConnectorConfig::listen`].
+    /// Of the dials, and their rhythm. `listen` and `tor` are overwritten by [`ConnectorConfig`].
     pub race: RaceConfig,
     /// Of the handshakes.
     pub handshake: HandshakeLimits,
@@ -60,12 +61,14 @@ pub struct ConnectorConfig {
     pub key: DilationKey,
     /// Our dilation side, 16 hexadecimal digits; shown to relays.
     pub side: String,
-    /// Listen for the peer and tell it our addresses.
+    /// Listen for the peer and tell it our addresses. Not with a [`proxy`](Self::proxy).
     pub listen: bool,
     /// Tell the peer loopback addresses even when there are others.
     pub loopback: bool,
     /// Our relays.
     pub relays: Vec<RelayHint>,
+    /// Make all connections through this.
+    pub proxy: Option<Proxy>,
     /// Bounds.
     pub limits: ConnectorLimits,
 }

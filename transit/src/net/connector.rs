@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    attempt::{Confirmed, Guidance, Outcome, shake},
+    attempt::{Confirmed, Guidance, Outcome, Refusal, shake},
     attempts::{Attempts, AwaitsChoice},
     candidate::Candidate,
     config::{ConnectorConfig, Search},
@@ -117,7 +117,9 @@ impl Connector {
                 "the dilation side is not 16 hexadecimal digits",
             ));
         }
+        config.listen &= config.proxy.is_none();
         config.limits.race.listen = config.listen;
+        config.limits.race.tor = config.proxy.is_some();
         let listener = config.listen.then(Listener::bind).transpose()?;
         let (reporter, reports) = mpsc::channel(16);
         let (returns, returned) = mpsc::unbounded_channel();
@@ -347,14 +349,14 @@ impl Connector {
         };
         let handshake = self.handshake(relay.as_ref());
         let (guide, reporter) = (self.guide(), self.reporter.clone());
-        let attempt = Attempt { search: self.searches, dial: dial.id };
+        let (attempt, proxy) = (Attempt { search: self.searches, dial: dial.id }, self.config.proxy.clone());
         self.dials.spawn(|awaits_choice| async move {
-            let outcome = match dial::connect(&dial.endpoint, dial.patience).await {
+            let outcome = match dial::connect(&dial.endpoint, proxy.as_ref(), dial.patience).await {
                 Ok(stream) => {
                     let _ = reporter.send(Report::Connected(attempt)).await;
-                    shake(stream, handshake, &guide(awaits_choice)).await
+                    shake(stream, handshake, guide(awaits_choice)).await
                 }
-                Err(error) => Outcome::Failed { reason: error.to_string(), retry: Retry::Later },
+                Err(Refusal { reason, retry }) => Outcome::Failed { reason, retry },
             };
             let _ = reporter.send(Report::Done { attempt: Some(attempt), path: dial.path(), outcome }).await;
         });
@@ -362,11 +364,11 @@ impl Connector {
 
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) {
         prepare(&stream);
-        let handshake = self.handshake(None);
+        let handshake = self.handshake(None).accepted();
         let (guide, reporter) = (self.guide(), self.reporter.clone());
         self.inbound.limit(self.config.limits.inbound.saturating_sub(1));
         self.inbound.spawn(|awaits_choice| async move {
-            let outcome = shake(stream, handshake, &guide(awaits_choice)).await;
+            let outcome = shake(stream, handshake, guide(awaits_choice)).await;
             let _ = reporter.send(Report::Done { attempt: None, path: Path::inbound(from), outcome }).await;
         });
     }
@@ -399,14 +401,14 @@ impl Connector {
     }
 }
 
-async fn accept(listener: Option<&Listener>) -> (TcpStream, SocketAddr) {
+pub(super) async fn accept(listener: Option<&Listener>) -> (TcpStream, SocketAddr) {
     match listener {
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,
     }
 }
 
-async fn sleep_until(at: Option<std::time::Instant>) {
+pub(super) async fn sleep_until(at: Option<std::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,

@@ -1,6 +1,7 @@
 //! Making TCP connections, and listening for them.
 
 use std::{
+    future::Future,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
@@ -8,11 +9,16 @@ use std::{
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     task::JoinSet,
 };
 
-use crate::hint::TcpHint;
+use super::{
+    attempt::Refusal,
+    proxy::{self, Proxy},
+};
+use crate::{hint::TcpHint, race::Retry};
 
 /// Addresses of one name that are tried, at the same time.
 const MAX_ADDRESSES: usize = 6;
@@ -22,28 +28,69 @@ const MAX_ADDRESSES: usize = 6;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const NOT_SENT: u32 = 128 * 1024;
 
-/// Connects to an endpoint, within `timeout` for all of name resolution and TCP.
-pub(super) async fn connect(endpoint: &TcpHint, timeout: Duration) -> io::Result<TcpStream> {
-    let attempt = async {
-        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((endpoint.hostname(), endpoint.port()))
-            .await?
-            .take(MAX_ADDRESSES)
-            .collect();
-        let mut attempts = JoinSet::new();
-        for address in addresses {
-            attempts.spawn(connect_address(address));
+/// Connects to an endpoint, within `timeout` for all of name resolution and TCP; through a proxy it takes the time that
+/// proxies take.
+pub(super) async fn connect(
+    endpoint: &TcpHint,
+    proxy: Option<&Proxy>,
+    timeout: Duration,
+) -> Result<TcpStream, Refusal> {
+    let connected = match proxy {
+        None => within(timeout, connect_host((endpoint.hostname(), endpoint.port()))).await,
+        Some(proxy) if proxy.refuses(endpoint) => {
+            let reason = "a private address is not dialled through Tor".to_owned();
+            return Err(Refusal { reason, retry: Retry::Never });
         }
-        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        while let Some(done) = attempts.join_next().await {
-            match done {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => failure = error,
-                Err(_) => {}
-            }
+        Some(proxy) => {
+            let through = async { proxy.connect(connect_proxy(proxy).await?, endpoint).await };
+            within(timeout.max(proxy::PATIENCE), through).await
         }
-        Err(failure)
     };
+    connected.map_err(|error| Refusal { reason: error.to_string(), retry: Retry::Later })
+}
+
+impl Proxy {
+    /// Connects to a host through the proxy, which resolves its name. Takes at most 30 s.
+    ///
+    /// # Errors
+    ///
+    /// What the proxy says, or that it cannot be reached. Private addresses are refused if it is [Tor](Self::is_tor).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the connection up.
+    pub async fn dial(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let to = TcpHint::new(host, port).map_err(io::Error::other)?;
+        connect(&to, Some(self), proxy::PATIENCE).await.map_err(|refusal| io::Error::other(refusal.reason))
+    }
+}
+
+async fn connect_proxy(proxy: &Proxy) -> io::Result<TcpStream> {
+    let unreachable =
+        |e: io::Error| io::Error::new(e.kind(), format!("the proxy {proxy} cannot be reached: {e}"));
+    connect_host(proxy.endpoint()).await.map_err(unreachable)
+}
+
+async fn within<T>(timeout: Duration, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Connects to the first address of a host that answers.
+async fn connect_host(host: (&str, u16)) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(host).await?.take(MAX_ADDRESSES).collect();
+    let mut attempts = JoinSet::new();
+    for address in addresses {
+        attempts.spawn(connect_address(address));
+    }
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    while let Some(done) = attempts.join_next().await {
+        match done {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = error,
+            Err(_) => {}
+        }
+    }
+    Err(failure)
 }
 
 async fn connect_address(address: SocketAddr) -> io::Result<TcpStream> {
@@ -62,6 +109,19 @@ pub(super) fn prepare(stream: &TcpStream) {
     let _ = socket.set_tcp_keepalive(&keepalive);
     #[cfg(any(target_os = "android", target_os = "linux"))]
     let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
+}
+
+/// Ends a connection in order after the last bytes to it, and waits until the other end has them: bytes that nobody reads
+/// would turn the end into a reset, which may overtake ours.
+pub(crate) async fn linger(stream: &mut TcpStream, most: Duration) {
+    let drain = async {
+        stream.shutdown().await?;
+        let mut discard = vec![0; 8 << 10];
+        while stream.read(&mut discard).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whether it worked makes no difference: the connection ends.
+    let _ = tokio::time::timeout(most, drain).await;
 }
 
 /// Makes the kernel throw queued bytes away and send a reset when the stream is dropped.

@@ -1,25 +1,16 @@
 //! The finished link: a reader that opens, a writer that seals.
 
 use std::{
-    future::Future,
     io,
     net::SocketAddr,
-    pin::pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use thiserror::Error;
-use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-};
+use tokio::net::TcpStream;
 
-use super::buffers::{Buffers, KEPT};
+use super::halves::{self, Inlet, Outlet, halves};
 use crate::{
     path::Path,
     pipe::{OpenError, Opener, SealError, Sealer},
@@ -46,9 +37,8 @@ pub enum LinkError {
 /// The receiving half of a [`Link`].
 #[derive(Debug)]
 pub struct LinkReader {
-    stream: OwnedReadHalf,
+    inlet: Inlet,
     opener: Opener,
-    buffers: Buffers,
 }
 
 impl LinkReader {
@@ -60,19 +50,9 @@ impl LinkReader {
     /// [`LinkError::Closed`] at an orderly end of the stream, [`LinkError::Io`] for everything else.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         let missing = self.opener.missing();
-        let buffer = self.opener.buffer();
-        self.buffers.make_room(buffer, missing);
-        // The future holds nothing between polls: making a new one each time is the poll function of `read_buf`.
-        let Poll::Ready(read) = pin!(self.stream.read_buf(buffer)).poll(cx) else {
-            self.buffers.handle_pending();
-            return Poll::Pending;
-        };
-        match read? {
+        match ready!(self.inlet.poll_fill(cx, self.opener.buffer(), missing))? {
             0 => Poll::Ready(Err(LinkError::Closed)),
-            bytes => {
-                self.buffers.handle_read(bytes);
-                Poll::Ready(Ok(()))
-            }
+            _ => Poll::Ready(Ok(())),
         }
     }
 
@@ -89,11 +69,8 @@ impl LinkReader {
 /// The sending half of a [`Link`].
 #[derive(Debug)]
 pub struct LinkWriter {
-    stream: OwnedWriteHalf,
+    outlet: Outlet,
     sealer: Sealer,
-    output: BytesMut,
-    /// The most that the output had to hold since it was new.
-    peak: usize,
 }
 
 impl LinkWriter {
@@ -112,15 +89,13 @@ impl LinkWriter {
     ///
     /// [`LinkError::Seal`].
     pub fn seal_parts<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<(), LinkError> {
-        self.sealer.seal_parts(parts, &mut self.output)?;
-        self.peak = self.peak.max(self.output.len());
-        Ok(())
+        Ok(self.outlet.append(|output| self.sealer.seal_parts(parts, output))?)
     }
 
     /// Bytes that are sealed and not yet written.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.output.len()
+        self.outlet.pending()
     }
 
     /// Writes what is pending. Ready when all of it was.
@@ -129,18 +104,7 @@ impl LinkWriter {
     ///
     /// [`LinkError::Io`].
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        while !self.output.is_empty() {
-            let n = ready!(std::pin::Pin::new(&mut self.stream).poll_write(cx, &self.output))?;
-            if n == 0 {
-                return Poll::Ready(Err(LinkError::Io(io::ErrorKind::WriteZero.into())));
-            }
-            self.output.advance(n);
-        }
-        if self.peak > KEPT {
-            self.output = BytesMut::new();
-            self.peak = 0;
-        }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(ready!(self.outlet.poll_flush(cx))?))
     }
 }
 
@@ -165,28 +129,21 @@ impl Link {
         path: Path,
         generation: u64,
     ) -> Link {
-        let (read, write) = stream.into_split();
-        Link {
-            reader: LinkReader { stream: read, opener, buffers: Buffers::default() },
-            writer: LinkWriter { stream: write, sealer, output: BytesMut::new(), peak: 0 },
-            path,
-            generation,
-        }
+        let (inlet, outlet) = halves(stream);
+        let (reader, writer) = (LinkReader { inlet, opener }, LinkWriter { outlet, sealer });
+        Link { reader, writer, path, generation }
     }
 
     /// Our address of the connection, or none if the socket has none any more.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
-        self.writer.stream.local_addr().ok()
+        self.writer.outlet.local_address()
     }
 
     /// Gives the connection up at once: the peer sees a reset, and nothing that was queued is waited for. A flush
     /// would wait for a network that is gone.
     pub fn abort(self) {
-        let Link { reader, writer, .. } = self;
-        if let Ok(stream) = reader.stream.reunite(writer.stream) {
-            super::dial::reset_on_drop(&stream);
-        }
+        halves::abort(self.reader.inlet, self.writer.outlet);
     }
 
     /// Writes what is pending and ends the connection in order.
@@ -194,15 +151,8 @@ impl Link {
     /// # Cancel safety
     ///
     /// Dropping the future drops the connection.
-    pub async fn close(mut self) {
-        // An error here means that the connection is gone already, which is what was wanted.
-        if std::future::poll_fn(|cx| self.writer.poll_flush(cx)).await.is_ok() {
-            let _ = self.writer.stream.shutdown().await;
-            // Bytes that nobody reads would turn the end into a reset, which may overtake our last bytes.
-            let drain =
-                async { while matches!(self.reader.stream.read(&mut [0; 4096]).await, Ok(n) if n > 0) {} };
-            let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
-        }
+    pub async fn close(self) {
+        halves::close(self.reader.inlet, self.writer.outlet).await;
     }
 }
 
@@ -210,10 +160,11 @@ impl Link {
 mod tests {
     use std::future::poll_fn;
 
+    use bytes::BytesMut;
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::pipe::Cipher;
+    use crate::{net::buffers::KEPT, pipe::Cipher};
 
     #[tokio::test]
     async fn a_long_message_does_not_keep_its_memory() {
@@ -248,8 +199,11 @@ mod tests {
         // Both messages may have come with one read. Who waits for more gives the room back.
         assert!(poll_fn(|cx| Poll::Ready(reading.reader.poll_fill(cx).is_pending())).await);
         // What an empty buffer has kept shows when it is asked for room: it takes back all of its allocation.
-        writing.writer.output.reserve(1);
-        assert!(writing.writer.output.capacity() <= KEPT, "{}", writing.writer.output.capacity());
+        let capacity = writing.writer.outlet.append(|output| {
+            output.reserve(1);
+            output.capacity()
+        });
+        assert!(capacity <= KEPT, "{capacity}");
         let buffer = reading.reader.opener.buffer();
         buffer.reserve(1);
         assert!(buffer.capacity() <= 2 * KEPT, "{}", buffer.capacity());

@@ -7,16 +7,22 @@ mod candidate;
 mod config;
 mod connector;
 mod dial;
+mod halves;
 mod link;
 mod listener;
 mod monitor;
+mod proxy;
+pub mod v1;
 
 pub use candidate::Candidate;
 pub use config::{ConnectorConfig, ConnectorLimits, Search};
 pub use connector::{Connector, ConnectorEvent};
+#[cfg(feature = "relay")]
+pub(crate) use dial::linger;
 pub use dial::local_addresses;
 pub use link::{Link, LinkError, LinkReader, LinkWriter};
 pub use monitor::{Disturbance, Monitor, MonitorConfig, has_address};
+pub use proxy::{Proxy, ProxyParseError};
 
 use std::time::Instant;
 

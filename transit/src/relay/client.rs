@@ -24,6 +24,7 @@ use super::{
     pump,
     rendezvous::{ClientId, Decision, Rendezvous},
 };
+use crate::net::linger;
 
 /// How long a client that is turned away may take to read why.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -171,7 +172,7 @@ async fn first_line(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<
 
 async fn turn_away(mut stream: TcpStream, why: &[u8]) {
     if let Ok(Ok(())) = timeout(GOODBYE, stream.write_all(why)).await {
-        pump::linger(stream, GOODBYE).await;
+        linger(&mut stream, GOODBYE).await;
     }
 }
 
@@ -278,7 +279,7 @@ async fn wait(
         }
         Woken::Bytes(_) | Woken::Gone | Woken::TooLong => {
             if place.leave() {
-                return pump::linger(client.stream, GOODBYE).await;
+                return linger(&mut client.stream, GOODBYE).await;
             }
             verdict.await.ok()
         }
@@ -286,7 +287,7 @@ async fn wait(
     match verdict {
         // If the other task was aborted, the connection ends with it.
         Some(Verdict::Paired(partner)) => drop(partner.send(client)),
-        Some(Verdict::Redundant) => pump::linger(client.stream, GOODBYE).await,
+        Some(Verdict::Redundant) => linger(&mut client.stream, GOODBYE).await,
         None => {}
     }
 }

@@ -1,5 +1,7 @@
 //! The one line with which a client of the relay starts.
 
+use crate::contact::is_http_request;
+
 /// The longest line before its newline, as in the Python relay. A client that sends more without a newline is
 /// no client.
 pub const LONGEST_LINE: usize = 1024;
@@ -54,11 +56,11 @@ impl FirstLine {
         match bytes.iter().take(LONGEST_LINE + 1).position(|byte| *byte == b'\n') {
             Some(end) => match parse_request(&bytes[..end]) {
                 Some(request) => Self::Request(request, end + 1),
-                None if is_http(&bytes[..end]) => Self::Http,
+                None if is_http_request(&bytes[..end]) => Self::Http,
                 None => Self::Bad,
             },
             None if bytes.len() <= LONGEST_LINE => Self::Incomplete,
-            None if is_http(bytes) => Self::Http,
+            None if is_http_request(bytes) => Self::Http,
             None => Self::Bad,
         }
     }
@@ -84,12 +86,6 @@ fn word<const N: usize>(bytes: &[u8]) -> Option<([u8; N], &[u8])> {
     let (word, rest) = bytes.split_first_chunk::<N>()?;
     let valid = word.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     valid.then_some((*word, rest))
-}
-
-fn is_http(line: &[u8]) -> bool {
-    const METHODS: [&[u8]; 9] =
-        [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE "];
-    METHODS.iter().any(|method| line.starts_with(method))
 }
 
 #[cfg(test)]

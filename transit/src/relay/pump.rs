@@ -1,7 +1,6 @@
 //! Copies between two partners until one of them is gone.
 
 use std::{
-    io,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -13,6 +12,7 @@ use tokio::{
 };
 
 use super::config::RelayConfig;
+use crate::net::linger;
 
 /// Why one direction ended. Everything that was read has been written, unless the destination failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +63,12 @@ pub(super) async fn relay(mut one: TcpStream, mut two: TcpStream, config: &Relay
     }
     let close_one = async {
         if !one_gone {
-            linger(one, config.flush_timeout).await;
+            linger(&mut one, config.flush_timeout).await;
         }
     };
     let close_two = async {
         if !two_gone {
-            linger(two, config.flush_timeout).await;
+            linger(&mut two, config.flush_timeout).await;
         }
     };
     tokio::join!(close_one, close_two);
@@ -108,18 +108,4 @@ async fn idle(after: Duration, moved: &AtomicU64) {
         quiet = if current == last { quiet + 1 } else { 0 };
         last = current;
     }
-}
-
-/// Closes a connection so that the client gets every byte that was written: says that nothing more comes, and
-/// reads until the client closes too. A socket that is closed with unread input resets the connection, which
-/// destroys what the client has not read yet.
-pub(super) async fn linger(mut stream: TcpStream, most: Duration) {
-    let drain = async {
-        stream.shutdown().await?;
-        let mut discard = vec![0; 8 << 10];
-        while stream.read(&mut discard).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // Whether it worked makes no difference: the connection ends.
-    let _ = timeout(most, drain).await;
 }

@@ -30,6 +30,7 @@ pub(crate) fn config(role: Role, dialect: LinkDialect) -> ConnectorConfig {
         listen: true,
         loopback: true,
         relays: Vec::new(),
+        proxy: None,
         limits: ConnectorLimits::default(),
     }
 }
