@@ -14,6 +14,7 @@ Exit status:
     4  the other side left before everything was delivered
     5  the mailbox server could not be reached or refused, or a server could not be started
     6  the other side's program cannot do this
+    7  what was offered was declined
   130  interrupted (Ctrl-C)
   141  standard output was closed, as by `head`
   143  terminated (SIGTERM)";
@@ -28,6 +29,7 @@ pub(crate) enum Kind {
     PeerLeft = 4,
     Server = 5,
     PeerProgram = 6,
+    Declined = 7,
     Interrupted = 130,
     OutputClosed = 141,
     Terminated = 143,
@@ -141,6 +143,7 @@ mod tests {
             Kind::PeerLeft,
             Kind::Server,
             Kind::PeerProgram,
+            Kind::Declined,
             Kind::Interrupted,
             Kind::OutputClosed,
             Kind::Terminated,

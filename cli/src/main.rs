@@ -5,6 +5,7 @@ mod clock;
 mod demo;
 mod doctor;
 mod exit;
+mod files;
 mod generate;
 mod loopback;
 mod meeting;
@@ -12,13 +13,14 @@ mod options;
 mod pipe;
 mod quote;
 mod serve;
+mod show;
 mod signals;
 mod status;
 mod stdio;
+mod transfer;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
@@ -28,19 +30,26 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    trace(cli.verbose);
     let report = Report::new();
+    let cli = match Cli::load() {
+        Ok(cli) => cli,
+        Err(failure) => return report.end(Err(failure)),
+    };
+    trace(cli.verbose, &report);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report.end(Err(Failure::io("could not start", &error))),
     };
     let result = runtime.block_on(async {
         match cli.command {
+            Command::Send(options) => transfer::send(&cli.global, options, &report).await,
+            Command::Receive(options) => transfer::receive(&cli.global, options, &report).await,
             Command::Pipe(options) => pipe::run(&cli.global, options, &report).await,
             Command::Bench(options) => bench::run(&cli.global, options, &report).await,
             Command::Serve(options) => serve::run(options, &report).await,
             Command::Demo(options) => demo::run(options, &report).await,
+            Command::Completions(options) => options::completions(options.shell, &report),
+            Command::Man(options) => options::man(options.directory.as_deref(), &report),
             Command::Doctor => doctor::run(&cli.global, &report).await,
         }
     });
@@ -50,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 /// Tracing on standard error. Standard output belongs to the data.
-fn trace(verbose: u8) {
+fn trace(verbose: u8, report: &Report) {
     let level = match verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
@@ -58,5 +67,10 @@ fn trace(verbose: u8) {
         _ => LevelFilter::TRACE,
     };
     let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let report = report.clone();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(status::may_colour())
+        .with_writer(move || report.writer())
+        .init();
 }

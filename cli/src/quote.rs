@@ -14,9 +14,14 @@ pub(crate) fn printable(text: &str) -> String {
             shown.push('…');
             break;
         }
-        if c.is_control() || deceives(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
+        if is_printable(c) { shown.push(c) } else { shown.extend(c.escape_unicode()) }
     }
     shown
+}
+
+/// Whether a character shows what it is, and does nothing else.
+pub(crate) fn is_printable(c: char) -> bool {
+    !c.is_control() && !deceives(c)
 }
 
 /// Format characters that change the direction of text, hide, or break lines.

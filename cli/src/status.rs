@@ -1,41 +1,106 @@
 //! What the command tells its user, on standard error: one line for each thing that happens.
 
-use std::{fmt::Display, io::Write, process::ExitCode, time::Duration};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use dilated::{DilationStatus, Generation, LinkStatus, Path, Recovery};
+use indicatif::{MultiProgress, ProgressDrawTarget};
 
 use crate::{
     exit::Failure,
     quote::{self, printable},
 };
 
-/// Writes the lines. Nobody may be listening, so no failure to write is one of the command.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Report;
+/// Writes the lines. Nobody may be listening, so no failure to write is one of the command. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Report(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// What is drawn below the lines, on a terminal only.
+    bars: MultiProgress,
+    held: Mutex<Lines>,
+}
+
+/// Lines that wait until a question is answered.
+#[derive(Debug, Default)]
+struct Lines {
+    questions: usize,
+    waiting: Vec<String>,
+}
+
+/// As long as it lives, lines wait.
+#[derive(Debug)]
+pub(crate) struct Held(Report);
 
 impl Report {
     pub(crate) fn new() -> Report {
-        Report
+        Report(Arc::new(Inner { bars: MultiProgress::new(), held: Mutex::default() }))
     }
 
     /// One thing that happened.
     pub(crate) fn line(&self, what: impl Display) {
-        let _ = writeln!(std::io::stderr().lock(), "dilated: {what}");
+        self.put(format!("dilated: {what}\n"));
     }
 
     /// A line that is shown as it is, such as a command to copy.
     pub(crate) fn plain(&self, text: impl Display) {
-        let _ = writeln!(std::io::stderr().lock(), "{text}");
+        self.put(format!("{text}\n"));
+    }
+
+    /// Text in one piece, above the bars.
+    pub(crate) fn put(&self, text: String) {
+        let mut held = self.held();
+        if held.questions > 0 {
+            held.waiting.push(text);
+        } else {
+            self.0.bars.suspend(|| {
+                let _ = io::stderr().lock().write_all(text.as_bytes());
+            });
+        }
+    }
+
+    /// Makes lines wait and bars disappear, because a question is open.
+    pub(crate) fn hold(&self) -> Held {
+        let mut held = self.held();
+        held.questions += 1;
+        let _ = self.0.bars.clear();
+        self.0.bars.set_draw_target(ProgressDrawTarget::hidden());
+        Held(self.clone())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Lines> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where bars are added.
+    pub(crate) fn bars(&self) -> &MultiProgress {
+        &self.0.bars
+    }
+
+    /// Writes what is said elsewhere, such as the log, in the same order and place.
+    pub(crate) fn writer(&self) -> impl Write + use<> {
+        LogWriter(self.clone())
+    }
+
+    /// Whether people look at the lines.
+    pub(crate) fn is_terminal(&self) -> bool {
+        io::stderr().is_terminal()
     }
 
     /// The result of a command, on standard output.
     pub(crate) fn output(&self, text: impl Display) -> Result<(), Failure> {
         // In one piece: who reads it may leave after the last line.
         let text = format!("{text}\n");
-        let mut output = std::io::stdout().lock();
+        let mut output = io::stdout().lock();
         let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
         written.map_err(|error| match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Failure::output_closed(),
+            io::ErrorKind::BrokenPipe => Failure::output_closed(),
             _ => Failure::io("could not write standard output", &error),
         })
     }
@@ -51,6 +116,41 @@ impl Report {
                 ExitCode::from(failure.kind().status())
             }
         }
+    }
+}
+
+/// Takes lines as bytes.
+struct LogWriter(Report);
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.put(String::from_utf8_lossy(bytes).into_owned());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether standard error is a terminal whose user has nothing against colours.
+pub(crate) fn may_colour() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !unwanted
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut held = self.0.held();
+            held.questions -= 1;
+            if held.questions > 0 {
+                return;
+            }
+            self.0.bars().set_draw_target(ProgressDrawTarget::stderr());
+            std::mem::take(&mut held.waiting)
+        };
+        waiting.into_iter().for_each(|text| self.0.put(text));
     }
 }
 

@@ -4,6 +4,8 @@ mod findings;
 mod measure;
 mod task;
 
+use std::cell::Cell;
+
 use dilated::{DilateConfig, Dilated, Wormhole};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -13,7 +15,7 @@ use crate::{
     exit::{Failure, Kind},
     loopback::Servers,
     meeting::{self, Broken, Meeting, Purpose},
-    options::{BenchOptions, Global},
+    options::{APPID, BenchOptions, Global},
     signals::Signals,
     status::Report,
 };
@@ -79,9 +81,15 @@ pub(crate) async fn run(global: &Global, options: BenchOptions, report: &Report)
         };
     }
     let terminal = meeting::terminal(global)?;
-    let wormhole = global.wormhole(wish.to_json())?;
+    let wormhole = global.wormhole(APPID, wish.to_json())?;
     let complete = watch::Sender::new(false);
-    let meeting = Meeting { wormhole: &wormhole, purpose: Purpose::Bench, complete: &complete, report };
+    let meeting = Meeting {
+        wormhole: &wormhole,
+        purpose: Purpose::Bench,
+        complete: &complete,
+        messages: Cell::default(),
+        report,
+    };
     let mut dilated = None;
     let session = async {
         let command = |code: &str| BenchOptions::for_the_other_side(global, code);
@@ -98,7 +106,7 @@ pub(crate) async fn run(global: &Global, options: BenchOptions, report: &Report)
         };
         let measured = tokio::select! {
             measured = measured => measured,
-            never = meeting.narrate_link(dilated) => match never {},
+            never = meeting.narrate_link(dilated.status_changes()) => match never {},
         };
         match measured {
             Ok((ground, findings)) => Ok(format!("{ground}\n{findings}")),
@@ -181,6 +189,9 @@ mod tests {
     fn statuses_are_those_of_every_command() {
         let status = |line: &str| line.split_whitespace().next().map(str::to_owned);
         let statuses = |help: &str| help.lines().skip(1).map(status).collect::<Vec<_>>();
-        assert_eq!(statuses(HELP), statuses(crate::exit::HELP));
+        let mut all = statuses(crate::exit::HELP);
+        // Nothing is offered, so nobody declines.
+        all.retain(|status| *status != Some(Kind::Declined.status().to_string()));
+        assert_eq!(statuses(HELP), all);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) async fn run(options: DemoOptions, report: &Report) -> Result<(), Fai
 }
 
 async fn demo(options: &DemoOptions, report: &Report) -> Result<(), Failure> {
-    let stage = Stage::new(*report);
+    let stage = Stage::new(report.clone());
     stage.text(
         "Ana wants to give Ben a file. They are two programs in this process, and know nothing of each other.\n\
          Nothing leaves this machine.\n",

@@ -104,7 +104,7 @@ impl Local {
     fn listener_check(&self) -> Check {
         let check = |mark, text: String| Check::new(mark, "listener", text);
         let Some(listener) = &self.listener else {
-            return check(Mark::Skip, "none is wanted (--no-listen)".to_owned());
+            return check(Mark::Skip, "none is wanted (--no-listen, or a proxy)".to_owned());
         };
         let outside = "; whether a firewall lets others in, only the other side can tell";
         match (&listener.v4, &listener.v6) {
@@ -131,7 +131,11 @@ impl Local {
     }
 
     /// What the mailbox servers see of this machine.
-    pub(super) fn nat(&self, mailboxes: &[Found]) -> (Nat, Check) {
+    pub(super) fn nat(&self, config: &DilateConfig, mailboxes: &[Found]) -> (Nat, Check) {
+        if let Some(proxy) = &config.proxy {
+            let text = format!("not checked: the mailbox server sees what is behind the proxy {proxy}");
+            return (Nat::Unknown, Check::new(Mark::Skip, "nat", text));
+        }
         let mut seen: Vec<IpAddr> =
             mailboxes.iter().filter_map(Found::our_address).map(|ip| ip.to_canonical()).collect();
         seen.sort();
@@ -253,7 +257,8 @@ mod tests {
     #[test]
     fn nat_is_told_from_what_the_server_sees() {
         let machine = local(&["192.168.7.7", "8.8.4.4"]);
-        let nat = |seen: &str| machine.nat(&[Found::seeing(seen.parse().unwrap())]);
+        let config = DilateConfig::direct_only();
+        let nat = |seen: &str| machine.nat(&config, &[Found::seeing(seen.parse().unwrap())]);
         assert_eq!(nat("8.8.4.4").0, Nat::None);
         assert_eq!(nat("::ffff:8.8.4.4").0, Nat::None);
         let (behind, check) = nat("8.8.8.8");
@@ -262,7 +267,11 @@ mod tests {
             let (nat, check) = nat(unknown);
             assert!(nat == Nat::Unknown && check.mark == Mark::Skip, "{check}");
         }
-        assert_eq!(machine.nat(&[]).1.mark, Mark::Skip);
+        assert_eq!(machine.nat(&config, &[]).1.mark, Mark::Skip);
+        let mut proxied = DilateConfig::direct_only();
+        proxied.proxy = Some("localhost:1".parse().unwrap());
+        let (nat, check) = machine.nat(&proxied, &[Found::seeing("8.8.4.4".parse().unwrap())]);
+        assert!(nat == Nat::Unknown && check.text.contains("behind the proxy"), "{check}");
     }
 
     #[test]

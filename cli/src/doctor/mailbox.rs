@@ -9,7 +9,12 @@ use dilated::{PUBLIC_MAILBOXES, Welcome, Wormhole, WormholeError};
 use tokio::time::timeout;
 
 use super::{Check, Mark, advice};
-use crate::{clock, exit::Failure, options::Global, quote};
+use crate::{
+    clock,
+    exit::Failure,
+    options::{APPID, Global},
+    quote,
+};
 
 /// For name resolution, TCP, TLS, the websocket and the welcome together.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -43,7 +48,7 @@ pub(super) fn start(global: &Global) -> Result<Vec<Visit>, Failure> {
         .map(|url| {
             let since = clock::now();
             // One each: a wormhole with several addresses is content with the first that answers.
-            let wormhole = Wormhole::builder(&global.appid).mailbox(url).build()?;
+            let wormhole = global.builder(APPID).mailbox(url).build()?;
             Ok(Visit { url: url.to_owned(), wormhole, since })
         })
         .collect()

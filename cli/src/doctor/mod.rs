@@ -10,7 +10,7 @@ use futures::future::join_all;
 
 use crate::{
     exit::{Failure, Kind},
-    options::Global,
+    options::{ConfigFile, Global},
     quote::printable,
     signals::Signals,
     status::Report,
@@ -86,11 +86,16 @@ async fn examine(global: &Global, report: &Report) -> Result<(), Failure> {
     let relays: Vec<_> = config.relays.iter().flat_map(dilated::RelayHint::hints).collect();
     let remote = futures::future::join(
         join_all(mailboxes.into_iter().map(mailbox::Visit::finish)),
-        join_all(relays.iter().map(|endpoint| relay::try_out(endpoint.hostname(), endpoint.port()))),
+        join_all(
+            relays
+                .iter()
+                .map(|endpoint| relay::try_out(endpoint.hostname(), endpoint.port(), config.proxy.as_ref())),
+        ),
     );
 
     let here = async {
         let local = local::Local::look(&config).await;
+        report.output(configuration(&global.config))?;
         for check in local.checks() {
             report.output(check)?;
         }
@@ -103,7 +108,7 @@ async fn examine(global: &Global, report: &Report) -> Result<(), Failure> {
     for check in mailbox::checks(&mailboxes) {
         report.output(check)?;
     }
-    let (nat, check) = local.nat(&mailboxes);
+    let (nat, check) = local.nat(&config, &mailboxes);
     report.output(check)?;
     report.output(mailbox::clock(&mailboxes, crate::clock::date()))?;
     if relays.is_empty() {
@@ -126,6 +131,12 @@ async fn examine(global: &Global, report: &Report) -> Result<(), Failure> {
     }
 }
 
+/// Which file the options may come from.
+fn configuration(file: &ConfigFile) -> Check {
+    let mark = if matches!(file, ConfigFile::Read(_)) { Mark::Ok } else { Mark::Skip };
+    Check::new(mark, "config", file.to_string())
+}
+
 /// What is between this machine and the mailbox server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Nat {
@@ -140,11 +151,11 @@ fn summary(listen: bool, only_loopback: bool, nat: Nat, relayed: bool) -> Check 
     let text = |relayed: bool| -> &'static str {
         match (listen, only_loopback, nat, relayed) {
             (false, _, _, true) => {
-                "nobody can connect to this side (--no-listen): a link is direct if the other side can be \
+                "nobody can connect to this side (--no-listen, or a proxy): a link is direct if the other side can be \
                  reached, and goes through the relay otherwise"
             }
             (false, _, _, false) => {
-                "nobody can connect to this side (--no-listen), and no relay can be used: there is a link only \
+                "nobody can connect to this side (--no-listen, or a proxy), and no relay can be used: there is a link only \
                  if the other side can be reached directly; leave --no-listen away, or name a relay with --relay"
             }
             (true, true, _, true) => {

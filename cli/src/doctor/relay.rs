@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use data_encoding::HEXLOWER;
+use dilated::Proxy;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -25,10 +26,10 @@ const MET: &[u8] = b"ok\n";
 const LONGEST_ANSWER: u64 = 512;
 
 /// Tries a relay, and tells whether it can be used.
-pub(super) async fn try_out(host: &str, port: u16) -> (Check, bool) {
+pub(super) async fn try_out(host: &str, port: u16, proxy: Option<&Proxy>) -> (Check, bool) {
     let name = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let since = clock::now();
-    match meet(host, port).await {
+    match meet(host, port, proxy).await {
         Ok(()) => {
             let time = quote::duration(clock::now().saturating_duration_since(since));
             (Check::new(Mark::Ok, "relay", format!("tcp:{name}: two sides met there, after {time}")), true)
@@ -39,10 +40,10 @@ pub(super) async fn try_out(host: &str, port: u16) -> (Check, bool) {
 
 /// Lets two connections with a fresh token meet. Silence to a single one would prove less: everything that waits for
 /// its client to speak first is silent.
-async fn meet(host: &str, port: u16) -> Result<(), String> {
+async fn meet(host: &str, port: u16, proxy: Option<&Proxy>) -> Result<(), String> {
     let token = HEXLOWER.encode(&rand::random::<[u8; 32]>());
-    let mut first = ask(host, port, &token).await?;
-    let mut second = ask(host, port, &token).await?;
+    let mut first = ask(host, port, proxy, &token).await?;
+    let mut second = ask(host, port, proxy, &token).await?;
     // Either may be refused, and the one that is not would then wait for ever.
     let both = async { tokio::try_join!(answer(&mut first), answer(&mut second)).map(|_| ()) };
     timeout(ANSWER, both).await.unwrap_or_else(|_| {
@@ -55,9 +56,15 @@ async fn meet(host: &str, port: u16) -> Result<(), String> {
 }
 
 /// Connects, and asks for the meeting `token` as a new side.
-async fn ask(host: &str, port: u16, token: &str) -> Result<TcpStream, String> {
+async fn ask(host: &str, port: u16, proxy: Option<&Proxy>, token: &str) -> Result<TcpStream, String> {
     let failed = |reason: String| format!("{reason}; {}", advice(&reason));
-    let mut stream = match timeout(CONNECT, TcpStream::connect((host, port))).await {
+    let connecting = async {
+        match proxy {
+            Some(proxy) => proxy.dial(host, port).await,
+            None => TcpStream::connect((host, port)).await,
+        }
+    };
+    let mut stream = match timeout(CONNECT, connecting).await {
         Ok(stream) => stream.map_err(|error| failed(error.to_string()))?,
         Err(_) => return Err(failed(format!("no answer within {} s", CONNECT.as_secs()))),
     };

@@ -25,7 +25,7 @@ impl LastWord {
             Kind::OutputClosed => Some(LastWord::OutputClosed),
             Kind::Local => Some(LastWord::Failed),
             Kind::Code => Some(LastWord::Refused),
-            Kind::Usage | Kind::PeerLeft | Kind::Server | Kind::PeerProgram => None,
+            Kind::Usage | Kind::PeerLeft | Kind::Server | Kind::PeerProgram | Kind::Declined => None,
         }
     }
 

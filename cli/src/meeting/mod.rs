@@ -4,17 +4,18 @@ mod last_word;
 mod story;
 mod verify;
 
-use std::{io, pin::pin, time::Duration};
+use std::{cell::Cell, io, pin::pin, time::Duration};
 
 use dilated::{Dilated, LinkStatus, Role, Wormhole, WormholeError};
 use futures::StreamExt;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use self::{last_word::LastWord, verify::Terminal};
+use self::last_word::LastWord;
 use crate::{
     exit::{Failure, Kind},
     options::{Global, JoinOptions},
+    show::Terminal,
     signals::Signals,
     status::Report,
 };
@@ -27,6 +28,7 @@ const END: Duration = Duration::from_secs(6);
 pub(crate) enum Purpose {
     Pipe,
     Bench,
+    Transfer,
 }
 
 impl Purpose {
@@ -35,27 +37,38 @@ impl Purpose {
         match self {
             Purpose::Pipe => "pipe",
             Purpose::Bench => "bench",
+            Purpose::Transfer => "transfer",
         }
     }
 
     fn work(self) -> &'static str {
         match self {
-            Purpose::Pipe => "transfer",
+            Purpose::Pipe | Purpose::Transfer => "transfer",
             Purpose::Bench => "measurement",
+        }
+    }
+
+    /// The command, or the commands, of this purpose.
+    fn command(self) -> &'static str {
+        match self {
+            Purpose::Pipe => "pipe",
+            Purpose::Bench => "bench",
+            Purpose::Transfer => "send` or `dilated receive",
         }
     }
 
     /// Complains when the other side's `app_versions` are those of another command of ours.
     fn check(self, about: &Value) -> Result<(), Failure> {
-        let others = [Purpose::Pipe, Purpose::Bench].into_iter().filter(|other| *other != self);
+        let all = [Purpose::Pipe, Purpose::Bench, Purpose::Transfer];
+        let others = all.into_iter().filter(|other| *other != self);
         match others.into_iter().find(|other| about.get(other.key()).is_some()) {
             None => Ok(()),
             Some(other) => Err(Failure::new(
                 Kind::PeerProgram,
                 format!(
-                    "the other side runs `dilated {}`, this side `dilated {}`; run the same on both",
-                    other.key(),
-                    self.key()
+                    "the other side runs `dilated {}`, this side `dilated {}`; they do not fit",
+                    other.command(),
+                    self.command()
                 ),
             )),
         }
@@ -80,7 +93,7 @@ impl Broken {
 
 /// The terminal for `--verify`. Opened before anything begins, because without it nobody can answer.
 pub(crate) fn terminal(global: &Global) -> Result<Option<Terminal>, Failure> {
-    global.verify.then(Terminal::open).transpose()
+    global.verify.then(verify::open).transpose()
 }
 
 /// What the other side proved and said.
@@ -92,10 +105,15 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// What two people may compare, in hexadecimal digits.
+    pub(crate) fn verifier(&self) -> String {
+        data_encoding::HEXLOWER.encode(&self.verifier)
+    }
+
     /// Lets two people compare the verifier, if they want to.
     pub(crate) async fn confirm(&self, terminal: Option<Terminal>, report: &Report) -> Result<(), Failure> {
         match terminal {
-            Some(terminal) => terminal.ask(&self.verifier, report).await,
+            Some(terminal) => verify::ask(terminal, &self.verifier, report).await,
             None => Ok(()),
         }
     }
@@ -107,6 +125,9 @@ pub(crate) struct Meeting<'a> {
     pub(crate) purpose: Purpose,
     /// Told when the other side has all that it wanted: what then happens to the link is no news.
     pub(crate) complete: &'a watch::Sender<bool>,
+    /// Where messages go that are not the other side's last word, for commands that have a use for them. The channel
+    /// ends with the wormhole.
+    pub(crate) messages: Cell<Option<mpsc::Sender<Vec<u8>>>>,
     pub(crate) report: &'a Report,
 }
 
@@ -118,6 +139,11 @@ impl Meeting<'_> {
         command: impl FnOnce(&str) -> String,
     ) -> Result<Peer, Failure> {
         self.code(join, command).await?;
+        self.peer().await
+    }
+
+    /// Waits for the other side, when there is a code.
+    pub(crate) async fn peer(&self) -> Result<Peer, Failure> {
         let verifier = self.wormhole.verifier().await?;
         self.report.line("the other side is here, and has the same code");
         let about = self.wormhole.versions().await?;
@@ -144,7 +170,7 @@ impl Meeting<'_> {
     }
 
     /// A wormhole that ended before it was used only says that it ended; closing it says why.
-    async fn reason(&self, error: WormholeError) -> Failure {
+    pub(crate) async fn reason(&self, error: WormholeError) -> Failure {
         match error {
             WormholeError::Closed => self.wormhole.close().await.err().unwrap_or(error).into(),
             error => error.into(),
@@ -182,9 +208,19 @@ impl Meeting<'_> {
             Ok(_) => Some(LastWord::Complete),
             Err(failure) => LastWord::about(failure),
         };
-        if let Some(word) = word {
+        self.leave(word.map(|word| word.to_bytes(self.purpose)), outcome, signals).await
+    }
+
+    /// Sends the last message, if there is one, and ends the wormhole in order; a signal ends it at once.
+    pub(crate) async fn leave<T>(
+        &self,
+        message: Option<Vec<u8>>,
+        outcome: Result<T, Failure>,
+        signals: &mut Signals,
+    ) -> Result<T, Failure> {
+        if let Some(message) = message {
             // Without a key there is nobody to tell.
-            let _ = self.wormhole.send_message(word.to_bytes(self.purpose));
+            let _ = self.wormhole.send_message(message);
         }
         tokio::select! {
             closed = tokio::time::timeout(END, self.wormhole.close()) => tracing::debug!(?closed, "the end"),

@@ -2,8 +2,8 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use dilated::{ConnectionStatus, Dilated, Event, Wormhole};
-use futures::{FutureExt, StreamExt};
+use dilated::{ConnectionStatus, DilationStatus, Event, Wormhole};
+use futures::{FutureExt, Stream, StreamExt};
 
 use super::{LastWord, Meeting};
 use crate::{
@@ -16,6 +16,7 @@ impl Meeting<'_> {
     /// Tells what happens to the mailbox while it matters, and returns when the other side leaves early.
     pub(super) async fn watch_mailbox(&self) -> Failure {
         let mut events = self.wormhole.events();
+        let messages = self.messages.take();
         let mut present = true;
         while let Some(event) = events.next().await {
             match event {
@@ -31,7 +32,13 @@ impl Meeting<'_> {
                             self.complete.send_replace(true);
                         }
                     },
-                    None => tracing::info!("a message that is not the other side's last word was ignored"),
+                    None => match &messages {
+                        // Who does not listen any more has no use for it.
+                        Some(messages) => drop(messages.send(message).await),
+                        None => {
+                            tracing::info!("a message that is not the other side's last word was ignored");
+                        }
+                    },
                 },
                 Event::Status(status) => match status.connection {
                     ConnectionStatus::Connected if !present => {
@@ -52,15 +59,18 @@ impl Meeting<'_> {
             }
         }
         // The session has the reason.
+        drop(messages);
         std::future::pending().await
     }
 
-    /// Tells what happens to the link.
-    pub(crate) async fn narrate_link(&self, dilated: &Dilated) -> Infallible {
+    /// Tells what happens to the link, given its states.
+    pub(crate) async fn narrate_link(
+        &self,
+        mut changes: impl Stream<Item = DilationStatus> + Unpin,
+    ) -> Infallible {
         /// Whether the other side left because it had everything, the mailbox may tell a moment after the link.
         const MOMENT: Duration = Duration::from_millis(300);
         let mut complete = self.complete.subscribe();
-        let mut changes = dilated.status_changes();
         let mut story = LinkStory::new();
         let mut advised = false;
         loop {

@@ -1,69 +1,27 @@
 //! Two people compare the verifier, on the terminal, since standard input is data.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{BufRead, BufReader, Write},
-};
-
-use tokio::sync::oneshot;
-
 use crate::{
     exit::{Failure, Kind},
+    show::Terminal,
     status::Report,
 };
 
-/// The terminal that the process belongs to, whatever its standard streams are.
-#[derive(Debug)]
-pub(crate) struct Terminal(File);
-
-impl Terminal {
-    /// Opens it before anything begins, because without it nobody can answer.
-    pub(crate) fn open() -> Result<Terminal, Failure> {
-        OpenOptions::new().read(true).write(true).open("/dev/tty").map(Terminal).map_err(|_| {
-            Failure::usage(
-                "--verify has to ask a question, and there is no terminal to ask it on; leave --verify away",
-            )
-        })
-    }
-
-    /// Shows the verifier and waits for an answer.
-    pub(crate) async fn ask(self, verifier: &[u8; 32], report: &Report) -> Result<(), Failure> {
-        report.line(format_args!("the verifier is {}", show(verifier)));
-        let (sender, answer) = oneshot::channel();
-        // A thread that the process does not wait for: the question may be interrupted.
-        let asked = std::thread::Builder::new().name("tty".to_owned()).spawn(move || {
-            let _ = sender.send(self.question());
-        });
-        let answer = match asked {
-            Ok(_) => answer.await.unwrap_or(Ok(false)),
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::new(Kind::Code, "the verifier was not confirmed; nothing was sent")),
-            Err(error) => Err(Failure::io("could not ask on the terminal", &error)),
-        }
-    }
-
-    fn question(mut self) -> std::io::Result<bool> {
-        loop {
-            self.0.write_all(b"Does the other side show the same verifier? [yes/no] ")?;
-            let mut line = String::new();
-            if BufReader::new(&self.0).read_line(&mut line)? == 0 {
-                return Ok(false);
-            }
-            if let Some(answer) = understand(&line) {
-                return Ok(answer);
-            }
-        }
-    }
+/// Opens the terminal before anything begins, because without it nobody can answer.
+pub(super) fn open() -> Result<Terminal, Failure> {
+    Terminal::open().map_err(|_| {
+        Failure::usage(
+            "--verify has to ask a question, and there is no terminal to ask it on; leave --verify away",
+        )
+    })
 }
 
-fn understand(answer: &str) -> Option<bool> {
-    match answer.trim().to_lowercase().as_str() {
-        "yes" | "y" => Some(true),
-        "no" | "n" => Some(false),
-        _ => None,
+/// Shows the verifier and waits for an answer.
+pub(super) async fn ask(terminal: Terminal, verifier: &[u8; 32], report: &Report) -> Result<(), Failure> {
+    report.line(format_args!("the verifier is {}", show(verifier)));
+    let _held = report.hold();
+    match terminal.ask("Does the other side show the same verifier?".to_owned(), None).await? {
+        true => Ok(()),
+        false => Err(Failure::new(Kind::Code, "the verifier was not confirmed; nothing was sent")),
     }
 }
 
@@ -76,14 +34,6 @@ fn show(verifier: &[u8; 32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_clear_answers_count() {
-        assert_eq!(understand("YES\n"), Some(true));
-        assert_eq!(understand("n\r\n"), Some(false));
-        assert_eq!(understand("\n"), None);
-        assert_eq!(understand("yes?"), None);
-    }
 
     #[test]
     fn the_verifier_is_grouped() {

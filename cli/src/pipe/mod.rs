@@ -3,7 +3,7 @@
 mod agree;
 mod transfer;
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use dilated::{Dilated, ReadHalf, Subchannel, WriteHalf};
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use self::{
 use crate::{
     exit::Failure,
     meeting::{self, Broken, Meeting, Purpose},
-    options::{Global, PipeOptions},
+    options::{APPID, Global, PipeOptions},
     quote::{bytes, printable},
     signals::Signals,
     status::Report,
@@ -42,9 +42,15 @@ pub(crate) async fn run(global: &Global, options: PipeOptions, report: &Report) 
         flexible: !options.open && !options.listen,
         subprotocol: options.subprotocol.clone(),
     };
-    let wormhole = global.wormhole(part.to_json())?;
+    let wormhole = global.wormhole(APPID, part.to_json())?;
     let complete = watch::Sender::new(false);
-    let meeting = Meeting { wormhole: &wormhole, purpose: Purpose::Pipe, complete: &complete, report };
+    let meeting = Meeting {
+        wormhole: &wormhole,
+        purpose: Purpose::Pipe,
+        complete: &complete,
+        messages: Cell::default(),
+        report,
+    };
     let mut stream = Stream::default();
     let session = async {
         let peer = meeting.meet(&options.join, |code| options.for_the_other_side(global, code)).await?;
@@ -64,7 +70,7 @@ pub(crate) async fn run(global: &Global, options: PipeOptions, report: &Report) 
                 Ok(totals) => Ok(totals),
                 Err(broken) => Err(meeting::reason(dilated, broken).await),
             },
-            never = meeting.narrate_link(dilated) => match never {},
+            never = meeting.narrate_link(dilated.status_changes()) => match never {},
         }
     };
     let outcome = meeting.guard(session, &mut signals).await;

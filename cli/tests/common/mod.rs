@@ -32,6 +32,8 @@ pub(crate) fn dilated() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dilated"));
     command
         .env_clear()
+        // The configuration of whoever runs the tests is none of theirs.
+        .env("DILATED_CONFIG", "")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,0 +1,137 @@
+//! The terminal that the process belongs to, whatever its standard streams are.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+};
+
+use tokio::sync::oneshot;
+
+use crate::exit::Failure;
+
+/// Asks questions there.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    input: File,
+    output: File,
+}
+
+impl Terminal {
+    #[cfg(unix)]
+    pub(crate) fn open() -> io::Result<Terminal> {
+        let tty = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
+        Ok(Terminal { input: tty.try_clone()?, output: tty })
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn open() -> io::Result<Terminal> {
+        let open = |name: &str| OpenOptions::new().read(true).write(true).open(name);
+        Ok(Terminal { input: open("CONIN$")?, output: open("CONOUT$")? })
+    }
+
+    /// Asks until the answer is clear. An empty one is the default, if there is one; the end of the input is no.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a thread that waits for the answer, which the process does not wait for.
+    pub(crate) async fn ask(self, question: String, default: Option<bool>) -> Result<bool, Failure> {
+        let (sender, answer) = oneshot::channel();
+        let asked = std::thread::Builder::new().name("tty".to_owned()).spawn(move || {
+            let _ = sender.send(self.question(&question, default));
+        });
+        let answer = match asked {
+            Ok(_) => answer.await.unwrap_or(Ok(false)),
+            Err(error) => Err(error),
+        };
+        answer.map_err(|error| Failure::io("could not ask on the terminal", &error))
+    }
+
+    fn question(mut self, question: &str, default: Option<bool>) -> io::Result<bool> {
+        let choice = match default {
+            None => "[yes/no]",
+            Some(true) => "[Y/n]",
+            Some(false) => "[y/N]",
+        };
+        loop {
+            self.output.write_all(format!("{question} {choice} ").as_bytes())?;
+            let Some(line) = self.line()? else { return Ok(false) };
+            if let Some(answer) = understand(&line, default) {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// What is typed up to the next end of a line.
+    pub(super) fn line(&self) -> io::Result<Option<String>> {
+        let mut line = String::new();
+        Ok((BufReader::new(&self.input).read_line(&mut line)? > 0).then_some(line))
+    }
+
+    pub(super) fn write(&mut self, text: &str) -> io::Result<()> {
+        self.output.write_all(text.as_bytes())
+    }
+}
+
+fn understand(answer: &str, default: Option<bool>) -> Option<bool> {
+    match answer.trim().to_lowercase().as_str() {
+        "yes" | "y" => Some(true),
+        "no" | "n" => Some(false),
+        "" => default,
+        _ => None,
+    }
+}
+
+/// Puts the terminal back as it was. A line editor does so itself when it ends, but not when the process ends first.
+#[derive(Debug)]
+pub(super) struct Restore {
+    #[cfg(unix)]
+    before: Option<(File, rustix::termios::Termios)>,
+}
+
+impl Restore {
+    pub(super) fn new() -> Restore {
+        #[cfg(unix)]
+        let before = File::open("/dev/tty")
+            .ok()
+            .and_then(|tty| rustix::termios::tcgetattr(&tty).ok().map(|state| (tty, state)));
+        Restore {
+            #[cfg(unix)]
+            before,
+        }
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if let Some((tty, state)) = &self.before {
+            // A terminal that is gone needs no repair.
+            let _ = rustix::termios::tcsetattr(tty, rustix::termios::OptionalActions::Now, state);
+        }
+    }
+}
+
+/// How many columns the terminal behind standard error has, where the system tells.
+pub(super) fn columns() -> Option<usize> {
+    #[cfg(unix)]
+    return rustix::termios::tcgetwinsize(io::stderr())
+        .ok()
+        .map(|size| size.ws_col.into())
+        .filter(|columns| *columns > 0);
+    #[cfg(not(unix))]
+    return None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_clear_answers_count() {
+        assert_eq!(understand("YES\n", None), Some(true));
+        assert_eq!(understand("n\r\n", Some(true)), Some(false));
+        assert_eq!(understand("\n", None), None);
+        assert_eq!(understand("\n", Some(true)), Some(true));
+        assert_eq!(understand("", Some(false)), Some(false));
+        assert_eq!(understand("yes?", Some(true)), None);
+    }
+}

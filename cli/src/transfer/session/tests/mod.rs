@@ -1,0 +1,6 @@
+//! Two sides in one process, with servers of their own.
+
+mod hostile;
+mod resume;
+mod transfers;
+mod world;
