@@ -2,8 +2,9 @@
 //!
 //! `.ci/run interop` runs these in a network namespace of their own; elsewhere each says that it is skipped.
 
-mod classic;
 mod cuts;
 mod mailbox;
+mod python_pair;
 mod streams;
 mod support;
+mod transfer;

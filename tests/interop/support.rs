@@ -34,6 +34,17 @@ pub(crate) enum Servers {
     Python,
 }
 
+/// Ours, in this process, for as long as its runtime lives: the mailbox server's URL and the relay's hint.
+pub(crate) async fn our_servers() -> (String, String) {
+    let loopback = "127.0.0.1:0".parse().expect("an address");
+    let mailbox = MailboxServer::bind(loopback, ServerConfig::default()).await.expect("bind");
+    let relay = Relay::bind(loopback, RelayConfig::default()).await.expect("bind");
+    let addresses = (mailbox.url(), relay.hint());
+    tokio::spawn(mailbox.run());
+    tokio::spawn(relay.run());
+    addresses
+}
+
 /// Servers that run as long as this lives.
 pub(crate) struct World {
     pub(crate) python: Python,
@@ -48,12 +59,7 @@ impl World {
         let python = Python::available()?;
         Some(match servers {
             Servers::Ours => {
-                let loopback = "127.0.0.1:0".parse().expect("an address");
-                let mailbox = MailboxServer::bind(loopback, ServerConfig::default()).await.expect("bind");
-                let relay = Relay::bind(loopback, RelayConfig::default()).await.expect("bind");
-                let (url, hint) = (mailbox.url(), relay.hint());
-                tokio::spawn(mailbox.run());
-                tokio::spawn(relay.run());
+                let (url, hint) = our_servers().await;
                 World { python, mailbox: url, relay: hint, _processes: Vec::new() }
             }
             Servers::Python => {

@@ -8,3 +8,4 @@ pub mod lab;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod transfer;
