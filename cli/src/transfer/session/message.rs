@@ -103,6 +103,22 @@ pub(super) struct Item {
     pub(super) text: Option<String>,
 }
 
+impl Item {
+    /// With nothing but a kind and a name.
+    pub(super) fn new(kind: Kind, name: &str) -> Item {
+        Item {
+            kind,
+            name: name.to_owned(),
+            size: None,
+            count: None,
+            id: None,
+            mode: None,
+            mtime: None,
+            text: None,
+        }
+    }
+}
+
 /// What becomes of one item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answer {
@@ -271,25 +287,15 @@ mod tests {
     /// What `docs/transfer.md` shows, by name.
     fn examples() -> Vec<(&'static str, Bytes)> {
         let hash = Hash(*blake3::hash(b"").as_bytes());
-        let plain = |kind, name: &str| Item {
-            kind,
-            name: name.to_owned(),
-            size: None,
-            count: None,
-            id: None,
-            mode: None,
-            mtime: None,
-            text: None,
-        };
         let file = Item {
             size: Some(5),
             id: Some(hash),
             mode: Some(0o644),
             mtime: Some(1_700_000_000_123_456_789),
-            ..plain(Kind::File, "a.txt")
+            ..Item::new(Kind::File, "a.txt")
         };
-        let directory = Item { size: Some(1 << 40), count: Some(3), ..plain(Kind::Directory, "photos") };
-        let text = Item { text: Some("hello".to_owned()), ..plain(Kind::Text, "") };
+        let directory = Item { size: Some(1 << 40), count: Some(3), ..Item::new(Kind::Directory, "photos") };
+        let text = Item { text: Some("hello".to_owned()), ..Item::new(Kind::Text, "") };
         let path = vec!["2026".to_owned(), "ä".to_owned()];
         let inner = Directory { path: path.clone(), mode: Some(0o755), mtime: Some(-1) };
         let answer = |accept, resume, reason| Answer { accept, resume, reason };
@@ -307,7 +313,7 @@ mod tests {
                 "offer of three",
                 round(&Message::Offer {
                     offer: 1,
-                    items: vec![directory, plain(Kind::Stream, "input"), text],
+                    items: vec![directory, Item::new(Kind::Stream, "input"), text],
                 }),
             ),
             (

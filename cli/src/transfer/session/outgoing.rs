@@ -334,33 +334,23 @@ fn job_of(id: ItemId, tree: &Tree, entry: &Entry, size: u64, resume: bool) -> Jo
 
 /// What is offered.
 fn describe(what: &Outgoing) -> Result<Item, Stop> {
-    let item = |kind, name: &str| Item {
-        kind,
-        name: name.to_owned(),
-        size: None,
-        count: None,
-        id: None,
-        mode: None,
-        mtime: None,
-        text: None,
-    };
     Ok(match what {
         Outgoing::Text(text) if text.len() > MAX_TEXT => {
             let message = format!("a text may have {MAX_TEXT} bytes; send more than that as a file");
             return Err(Stop::source(Failure::usage(message)));
         }
-        Outgoing::Text(text) => Item { text: Some(text.clone()), ..item(Kind::Text, "") },
-        Outgoing::Stream { name, .. } => item(Kind::Stream, name),
+        Outgoing::Text(text) => Item { text: Some(text.clone()), ..Item::new(Kind::Text, "") },
+        Outgoing::Stream { name, .. } => Item::new(Kind::Stream, name),
         Outgoing::File(source) => {
             let (mode, mtime) = time::to_wire(source.meta());
             let id = Some(content_id(source.name(), source.size(), mtime, &[]));
-            Item { size: Some(source.size()), id, mode, mtime, ..item(Kind::File, source.name()) }
+            Item { size: Some(source.size()), id, mode, mtime, ..Item::new(Kind::File, source.name()) }
         }
         Outgoing::Directory(tree) => {
             let (mode, mtime) = time::to_wire(tree.meta());
             let id = Some(content_id(tree.name(), tree.size(), mtime, tree.entries()));
             let (size, count) = (Some(tree.size()), Some(tree.entries().len() as u64));
-            Item { size, count, id, mode, mtime, ..item(Kind::Directory, tree.name()) }
+            Item { size, count, id, mode, mtime, ..Item::new(Kind::Directory, tree.name()) }
         }
     })
 }

@@ -92,25 +92,12 @@ impl Raw {
     }
 }
 
-fn item(kind: Kind, name: &str) -> Item {
-    Item {
-        kind,
-        name: name.to_owned(),
-        size: None,
-        count: None,
-        id: None,
-        mode: None,
-        mtime: None,
-        text: None,
-    }
-}
-
 fn file(name: &str, size: u64) -> Item {
-    Item { size: Some(size), ..item(Kind::File, name) }
+    Item { size: Some(size), ..Item::new(Kind::File, name) }
 }
 
 fn directory(size: u64, count: u64) -> Item {
-    Item { size: Some(size), count: Some(count), ..item(Kind::Directory, "tree") }
+    Item { size: Some(size), count: Some(count), ..Item::new(Kind::Directory, "tree") }
 }
 
 fn header(item: u64, path: &[&str], size: Option<u64>) -> Header {
@@ -319,7 +306,7 @@ async fn what_cannot_fit_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_out_of_turn_end_the_session() {
-    let text = || vec![Item { text: Some("x".to_owned()), ..item(Kind::Text, "") }];
+    let text = || vec![Item { text: Some("x".to_owned()), ..Item::new(Kind::Text, "") }];
     let said: Vec<(&str, Vec<Message>)> = vec![
         ("no hello", vec![Message::End]),
         ("two", vec![Message::Hello { version: 1 }, Message::Hello { version: 1 }]),
@@ -341,7 +328,7 @@ async fn messages_out_of_turn_end_the_session() {
             "a file without a size",
             vec![
                 Message::Hello { version: 1 },
-                Message::Offer { offer: 0, items: vec![item(Kind::File, "x")] },
+                Message::Offer { offer: 0, items: vec![Item::new(Kind::File, "x")] },
             ],
         ),
         (
@@ -350,7 +337,7 @@ async fn messages_out_of_turn_end_the_session() {
                 Message::Hello { version: 1 },
                 Message::Offer {
                     offer: 0,
-                    items: vec![Item { text: Some("x".repeat(300_000)), ..item(Kind::Text, "") }],
+                    items: vec![Item { text: Some("x".repeat(300_000)), ..Item::new(Kind::Text, "") }],
                 },
             ],
         ),
