@@ -31,7 +31,7 @@ pub enum HandshakeError {
     /// More bytes than a handshake needs.
     #[error("the other end sent more than {limit} bytes before the handshake was complete")]
     TooManyBytes {
-        /// [`HandshakeLimits::max_bytes`].
+        /// [`HandshakeLimits::max_bytes`](crate::HandshakeLimits::max_bytes).
         limit: usize,
     },
     /// The connection ended while the handshake was in this stage.
