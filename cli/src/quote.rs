@@ -54,6 +54,11 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
+/// So many of something, for people: `1 file`, `12 files`.
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// A time for people: `3 ms`, `1.2 s`.
 pub(crate) fn duration(time: Duration) -> String {
     if time < Duration::from_secs(1) {
@@ -91,6 +96,11 @@ mod tests {
             shown,
             ["0 bytes", "1 byte", "999 bytes", "1.0 kB", "1.9 kB", "268.4 MB", "18446744.0 TB"]
         );
+    }
+
+    #[test]
+    fn counts_read_well() {
+        assert_eq!([0, 1, 2].map(|number| count(number, "file", "files")), ["0 files", "1 file", "2 files"]);
     }
 
     #[test]

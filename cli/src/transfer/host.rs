@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     exit::{Failure, Kind},
-    quote::{bytes, printable},
+    quote::{bytes, count, printable},
     show::{Bar, Event, Hash, Offered, Show, Side, Total},
 };
 
@@ -161,8 +161,8 @@ fn describe(proposal: &Proposal) -> String {
     let path = &proposal.path;
     match (proposal.kind, proposal.size) {
         (ItemKind::Directory, Some(size)) => {
-            let count = proposal.count.unwrap_or_default();
-            format!("the directory {path}, {} with {count} files and directories", bytes(size))
+            let count = count(proposal.count.unwrap_or_default(), "entry", "entries");
+            format!("the directory {path}, {} in {count}", bytes(size))
         }
         (_, Some(size)) => format!("the file {path}, {}", bytes(size)),
         (_, None) => format!("a stream {path}"),

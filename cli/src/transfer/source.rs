@@ -16,7 +16,7 @@ use crate::{
     exit::Failure,
     files::{self, Item, Unsendable},
     options::SendOptions,
-    quote::{bytes, printable},
+    quote::{bytes, count, printable},
     show::{Event, Offered, Show, Side},
     stdio,
 };
@@ -77,8 +77,8 @@ impl Sending {
                         }
                         Item::Directory(tree) => {
                             (kind, files) = (Offered::Directory, files + tree.files());
-                            let (size, count) = (bytes(tree.size()), tree.files());
-                            show.line(format_args!("sending the directory {shown}, {size} in {count} files"));
+                            let (size, count) = (bytes(tree.size()), count(tree.files(), "file", "files"));
+                            show.line(format_args!("sending the directory {shown}, {size} in {count}"));
                             for skipped in tree.skipped() {
                                 show.line(format_args!("left out: {skipped}"));
                             }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     exit::{Failure, Kind},
     files::{Landing, Meta, Partial, SafePath},
-    quote::{bytes, printable},
+    quote::{bytes, count, printable},
     show::{self, Event, Hash, Side, Total},
     transfer::text,
 };
@@ -184,7 +184,7 @@ async fn accept(classic: &mut Classic<'_>, wish: &Wish, offer: Offer) -> Result<
     let what = match contents {
         None => format!("the file {name_shown}, {}", bytes(size)),
         Some(Offered { bytes: content, files }) => {
-            format!("the directory {name_shown}, {} in {files} files", bytes(content))
+            format!("the directory {name_shown}, {} in {}", bytes(content), count(files, "file", "files"))
         }
     };
     classic.show.line(format_args!("the other side offers {what}"));

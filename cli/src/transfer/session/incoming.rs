@@ -78,7 +78,9 @@ impl<H: Host> Side<'_, H> {
         for (index, (item, found)) in (0..).zip(items.iter().zip(found.drain(..))) {
             let refused = match found {
                 Found::Text => {
-                    self.tell(Event::Text(item.text.as_deref().unwrap_or_default()));
+                    let text = item.text.as_deref().unwrap_or_default();
+                    self.summary.borrow_mut().received.add_text(text);
+                    self.tell(Event::Text(text));
                     None
                 }
                 Found::Refused(reason) => Some(reason),

@@ -117,7 +117,7 @@ pub(crate) struct Totals {
     pub(crate) reason: Option<Reason>,
     /// Files that are stored, those in directories included.
     pub(crate) files: u64,
-    /// Their bytes.
+    /// Their bytes, and those of texts.
     pub(crate) bytes: u64,
 }
 
@@ -141,6 +141,10 @@ impl Totals {
     fn add_file(&mut self, bytes: u64) {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn add_text(&mut self, text: &str) {
+        self.bytes = self.bytes.saturating_add(text.len() as u64);
     }
 }
 

@@ -114,7 +114,7 @@ impl<H: Host> Side<'_, H> {
             let job =
                 |content| Job { header, content, size: item.size, resume: answer.resume, name: item.name };
             match content {
-                Outgoing::Text(_) => {}
+                Outgoing::Text(text) => self.summary.borrow_mut().sent.add_text(&text),
                 Outgoing::File(source) => {
                     running.push(self.send_file(job(Content::Load(load::Content::Source(source)))));
                 }

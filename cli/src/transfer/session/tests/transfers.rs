@@ -33,7 +33,8 @@ async fn files_trees_and_texts_arrive_as_they_are() {
         age(&from.path().join(directory), 900_000_000 + seconds as u64);
     }
     let mut outgoing = take(from.path(), &["large.bin", "tree", "empty"]);
-    outgoing.insert(1, Outgoing::Text("a text\nof two lines".to_owned()));
+    let text = "a text\nof two lines";
+    outgoing.insert(1, Outgoing::Text(text.to_owned()));
     let (sender, receiver) = (Person::default(), Person::default());
     let mut pair = Pair::new().await;
     let (sent, received) = pair.run((sending(outgoing), &sender), (receiving(to.path()), &receiver)).await;
@@ -43,8 +44,9 @@ async fn files_trees_and_texts_arrive_as_they_are() {
     assert_eq!(listing(from.path()), listing(to.path()));
     assert_eq!(sent.sent, received.received);
     let total = 5_000_001 + 6 + (1 << 20);
-    assert_eq!((sent.sent.taken, sent.sent.refused, sent.sent.files, sent.sent.bytes), (4, 0, 5, total));
-    assert_eq!(*receiver.texts.borrow(), ["a text\nof two lines"]);
+    let with_text = total + text.len() as u64;
+    assert_eq!((sent.sent.taken, sent.sent.refused, sent.sent.files, sent.sent.bytes), (4, 0, 5, with_text));
+    assert_eq!(*receiver.texts.borrow(), [text]);
     let asked = receiver.asked.borrow();
     assert_eq!(asked.len(), 1, "one question for all");
     assert_eq!(
