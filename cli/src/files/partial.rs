@@ -193,16 +193,9 @@ impl Partial {
         if self.sync {
             self.file.sync_all().map_err(|error| failed(&error))?;
         }
-        if !self.still_there().map_err(|error| failed(&error))? {
-            let message = format!("somebody removed {} while it was received", self.path);
-            return Err(Failure::new(Kind::Local, message));
-        }
         // A name that had to be changed could be that of another file of the same transfer.
         let existing = if self.path.altered() { Existing::Keep } else { self.existing };
-        match self.place.rename(&self.names.partial, existing) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(taken(&self.path)),
-            renamed => renamed.map_err(|error| failed(&error))?,
-        }
+        give_name(&self.place, &self.names, &self.file, &self.path, existing)?;
         self.settled = true;
         if self.side.take().is_some() {
             self.place.remove(&self.names.side).map_err(|error| failed(&error))?;
@@ -245,6 +238,25 @@ impl Drop for Partial {
         {
             tracing::warn!(%error, "{} could not be removed", self.names.partial);
         }
+    }
+}
+
+/// Gives what is complete its name, if its partial name still means that.
+pub(super) fn give_name(
+    place: &Place,
+    names: &OwnNames,
+    complete: &File,
+    path: &SafePath,
+    existing: Existing,
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| could_not("complete", path, &error);
+    if !same_file(place, &names.partial, complete).map_err(failed)? {
+        let message = format!("somebody removed {path} while it was received");
+        return Err(Failure::new(Kind::Local, message));
+    }
+    match place.rename(&names.partial, existing) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken(path)),
+        renamed => renamed.map_err(failed),
     }
 }
 

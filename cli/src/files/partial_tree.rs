@@ -8,9 +8,9 @@ use cap_std::fs::{Dir, OpenOptions};
 use super::{
     Id, Meta, SafePath, Target, meta,
     own::{self, MOST, OwnNames},
-    partial::same_file,
+    partial::{give_name, same_file},
     side::Side,
-    target::{Existing, Place, could_not, readable, taken},
+    target::{Existing, Place, could_not, readable},
 };
 use crate::exit::{Failure, Kind};
 
@@ -130,14 +130,7 @@ impl PartialTree {
         if self.sync {
             sync_all_of(&self.root).map_err(|error| failed(&error))?;
         }
-        if !same_file(&self.place, &self.names.partial, &self.root).map_err(|error| failed(&error))? {
-            let message = format!("somebody removed {} while it was received", self.path);
-            return Err(Failure::new(Kind::Local, message));
-        }
-        match self.place.rename(&self.names.partial, Existing::Keep) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(taken(&self.path)),
-            renamed => renamed.map_err(|error| failed(&error))?,
-        }
+        give_name(&self.place, &self.names, &self.root, &self.path, Existing::Keep)?;
         self.settled = true;
         if self.side.take().is_some() {
             self.place.remove(&self.names.side).map_err(|error| failed(&error))?;
