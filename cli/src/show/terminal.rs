@@ -3,6 +3,8 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -83,6 +85,7 @@ fn understand(answer: &str, default: Option<bool>) -> Option<bool> {
 /// Puts the terminal back as it was. A line editor does so itself when it ends, but not when the process ends first.
 #[derive(Debug)]
 pub(super) struct Restore {
+    editing: Editing,
     #[cfg(unix)]
     before: Option<(File, rustix::termios::Termios)>,
 }
@@ -94,19 +97,78 @@ impl Restore {
             .ok()
             .and_then(|tty| rustix::termios::tcgetattr(&tty).ok().map(|state| (tty, state)));
         Restore {
+            editing: Editing::default(),
             #[cfg(unix)]
             before,
         }
+    }
+
+    /// For the thread of the line editor.
+    pub(super) fn editing(&self) -> Editing {
+        self.editing.clone()
     }
 }
 
 impl Drop for Restore {
     fn drop(&mut self) {
+        self.editing.end();
         #[cfg(unix)]
         if let Some((tty, state)) = &self.before {
             // A terminal that is gone needs no repair.
             let _ = rustix::termios::tcsetattr(tty, rustix::termios::OptionalActions::Now, state);
         }
+    }
+}
+
+/// Whether a line editor may change the mode of the terminal, or is about to. It reads in a thread that cannot be stopped:
+/// a mode that it set after the terminal was put back would stay.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Editing(Arc<(Mutex<Edit>, Condvar)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Edit {
+    /// The mode does not change now.
+    #[default]
+    Settled,
+    /// The editor changes the mode.
+    Begins,
+    /// Nobody waits for a line any more.
+    Ended,
+}
+
+impl Editing {
+    /// How long the end waits for an editor that changes the mode, which takes two calls of the system.
+    const CHANGE: Duration = Duration::from_secs(1);
+
+    /// The editor is called now, and changes the mode, unless this says that nobody waits for a line.
+    pub(super) fn begin(&self) -> bool {
+        self.go_on(Edit::Begins)
+    }
+
+    /// The mode has been changed, or put back.
+    pub(super) fn settled(&self) {
+        self.go_on(Edit::Settled);
+    }
+
+    fn go_on(&self, to: Edit) -> bool {
+        let mut edit = self.edit();
+        if *edit == Edit::Ended {
+            return false;
+        }
+        *edit = to;
+        self.0.1.notify_all();
+        true
+    }
+
+    /// From now on the mode stays as it is made.
+    fn end(&self) {
+        let changing =
+            self.0.1.wait_timeout_while(self.edit(), Editing::CHANGE, |edit| *edit == Edit::Begins);
+        *changing.unwrap_or_else(PoisonError::into_inner).0 = Edit::Ended;
+    }
+
+    fn edit(&self) -> MutexGuard<'_, Edit> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -133,5 +195,19 @@ mod tests {
         assert_eq!(understand("\n", Some(true)), Some(true));
         assert_eq!(understand("", Some(false)), Some(false));
         assert_eq!(understand("yes?", Some(true)), None);
+    }
+
+    #[test]
+    fn the_end_waits_for_an_editor_that_changes_the_mode() {
+        let restore = Restore::new();
+        let editing = restore.editing();
+        assert!(editing.begin());
+        let ended = std::thread::spawn(move || drop(restore));
+        // An end that does not wait comes within this, and makes the test fail; it may also come later unnoticed.
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!ended.is_finished(), "the mode may still change");
+        editing.settled();
+        ended.join().unwrap();
+        assert!(!editing.begin(), "nobody waits for a line");
     }
 }

@@ -19,7 +19,7 @@ use rustyline::{
 };
 use tokio::{runtime::Handle, sync::oneshot};
 
-use super::terminal::{Restore, Terminal};
+use super::terminal::{Editing, Restore, Terminal};
 use crate::exit::{Failure, Kind};
 
 const PROMPT: &str = "The code of the other side (Tab completes): ";
@@ -65,14 +65,15 @@ impl From<Failure> for NoCode {
 /// # Cancel safety
 /// Dropping the future puts the terminal back as it was. A thread that the process does not wait for stays behind.
 pub(super) async fn input(input: CodeInput) -> Result<(), NoCode> {
-    let _restore = Restore::new();
+    let restore = Restore::new();
+    let editing = restore.editing();
     let input = Arc::new(input);
     let (sender, typed) = oneshot::channel();
     let runtime = Handle::current();
     let thread = std::thread::Builder::new().name("code".to_owned());
     let shared = input.clone();
     let spawned = thread.spawn(move || {
-        let _ = sender.send(ask(&shared, runtime));
+        let _ = sender.send(ask(&shared, runtime, editing));
     });
     spawned.map_err(|e| Failure::io("could not ask for the code", &e))?;
     let closed = async {
@@ -90,7 +91,7 @@ pub(super) async fn input(input: CodeInput) -> Result<(), NoCode> {
     }
 }
 
-fn ask(input: &Arc<CodeInput>, runtime: Handle) -> Result<(), NoCode> {
+fn ask(input: &Arc<CodeInput>, runtime: Handle, editing: Editing) -> Result<(), NoCode> {
     let broken = |e: io::Error| Failure::io("could not ask for the code", &e);
     if !io::stdin().is_terminal() {
         return until_taken(input, &mut Piped);
@@ -105,8 +106,8 @@ fn ask(input: &Arc<CodeInput>, runtime: Handle) -> Result<(), NoCode> {
         .build();
     let mut editor = Editor::<Completions, DefaultHistory>::with_config(config)
         .map_err(|e| broken(io::Error::other(e.to_string())))?;
-    editor.set_helper(Some(Completions { input: input.clone(), runtime }));
-    until_taken(input, &mut Edited(editor))
+    editor.set_helper(Some(Completions { input: input.clone(), runtime, editing: editing.clone() }));
+    until_taken(input, &mut Edited { editor, editing })
 }
 
 /// Terminals that cannot move the cursor.
@@ -141,11 +142,19 @@ fn until_taken(input: &CodeInput, lines: &mut dyn Lines) -> Result<(), NoCode> {
     }
 }
 
-struct Edited(Editor<Completions, DefaultHistory>);
+struct Edited {
+    editor: Editor<Completions, DefaultHistory>,
+    editing: Editing,
+}
 
 impl Lines for Edited {
     fn next(&mut self, initial: &str) -> Result<String, NoLine> {
-        self.0.readline_with_initial(PROMPT, (initial, "")).map_err(|error| match error {
+        if !self.editing.begin() {
+            return Err(NoLine::End);
+        }
+        let line = self.editor.readline_with_initial(PROMPT, (initial, ""));
+        self.editing.settled();
+        line.map_err(|error| match error {
             ReadlineError::Interrupted => NoLine::Interrupted,
             ReadlineError::Eof => NoLine::End,
             ReadlineError::Io(error) => NoLine::Broken(error),
@@ -197,6 +206,7 @@ impl Lines for Piped {
 struct Completions {
     input: Arc<CodeInput>,
     runtime: Handle,
+    editing: Editing,
 }
 
 impl Completions {
@@ -231,9 +241,11 @@ impl Completer for Completions {
 impl Hinter for Completions {
     type Hint = String;
 
-    /// Called whenever the line has changed: the first hyphen commits to the nameplate, so that its claim is under way
-    /// while the words are typed.
+    /// Called whenever the line is drawn, and so for the first time as soon as the terminal is in the editor's mode, and
+    /// when the line has changed: the first hyphen commits to the nameplate, so that its claim is under way while the
+    /// words are typed.
     fn hint(&self, line: &str, _: usize, _: &Context<'_>) -> Option<String> {
+        self.editing.settled();
         if line.contains('-') {
             // A nameplate that is none is told when the line is complete.
             let _ = self.input.complete_line(line);
@@ -275,7 +287,9 @@ mod tests {
                 (servers.wormhole("example.org/x").unwrap(), servers.wormhole("example.org/x").unwrap());
             let code = a.allocate_code(2).await.unwrap().to_string();
             let input = Arc::new(b.input_code().unwrap());
-            Pair { code, a, b, completions: Completions { input, runtime: Handle::current() } }
+            let completions =
+                Completions { input, runtime: Handle::current(), editing: Restore::new().editing() };
+            Pair { code, a, b, completions }
         }
 
         /// Runs what a line editor would run, in a thread as there.
