@@ -23,10 +23,15 @@ use crate::id::{SeqNum, SubchannelId};
 /// limit of what is ever listened for.
 pub const MAX_NAME_LEN: usize = 4096;
 
-/// The most stream bytes in one DATA. A power of two, so that writes of the usual sizes leave no small remainder: that would
+/// The most stream bytes in one DATA of a subchannel that others wait behind. A power of two, so that writes of the usual sizes leave no small remainder: that would
 /// be a DATA of its own, with an ACK of its own. That the last few bytes of a full one need a second Noise message costs
 /// less.
 pub const MAX_CHUNK: usize = 64 * 1024;
+
+/// The most stream bytes in one DATA of a subchannel that nobody waits behind. A Python peer decodes, dispatches and
+/// acknowledges each, which takes as long for a short one; of those that are longer than this it copies more than that
+/// saves.
+pub const MAX_CHUNK_ALONE: usize = 2 * MAX_CHUNK;
 
 const KCM: u8 = 0;
 const PING: u8 = 1;

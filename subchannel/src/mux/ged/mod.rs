@@ -26,7 +26,7 @@ use self::{
 use super::{Batch, EndReason, Event, MuxConfig, Names, Progress, StreamKey, Usage};
 use crate::{
     id::{Parity, SeqNum, SubchannelId},
-    record::{Name, Record},
+    record::{MAX_CHUNK, MAX_CHUNK_ALONE, Name, Record},
 };
 
 #[derive(Debug)]
@@ -294,12 +294,17 @@ impl Mux {
     fn transmit_ready(&mut self) -> Option<Record> {
         while let Some(slot) = self.ready.pop_front() {
             let stream = self.streams.get_mut(slot).expect("a ready stream is not reaped");
-            let Some(payload) = stream.next_payload() else {
+            let most = if self.ready.is_empty() { MAX_CHUNK_ALONE } else { MAX_CHUNK };
+            let charged = stream.send.cost();
+            let Some(payload) = stream.next_payload(most) else {
                 stream.send.ready = false;
                 continue;
             };
             let key = StreamKey { slot, generation: stream.generation };
             let id = stream.id;
+            if let Payload::Data(_) = payload {
+                self.outbox.recharge(charged, stream.send.cost() + payload.cost());
+            }
             stream.send.ready = stream.send.has_work();
             if stream.send.ready {
                 self.ready.push_back(slot);

@@ -100,6 +100,11 @@ impl Outbox {
         self.gate.recharge(0, cost);
     }
 
+    /// What cost `from` costs `to` now.
+    pub(super) fn recharge(&mut self, from: usize, to: usize) {
+        self.gate.recharge(from, to);
+    }
+
     pub(super) fn is_exhausted(&self) -> bool {
         self.next_seq > u64::from(u32::MAX)
     }

@@ -29,12 +29,12 @@ impl Stream {
         Stream { id, name, generation, send: SendSide::default(), receive: ReceiveSide::default() }
     }
 
-    /// The next record to send, if any.
-    pub(super) fn next_payload(&mut self) -> Option<Payload> {
+    /// The next record to send, if any. Stream bytes that were written one after the other become one DATA of `most` bytes.
+    pub(super) fn next_payload(&mut self, most: usize) -> Option<Payload> {
         if std::mem::take(&mut self.send.open_due) {
             return Some(Payload::Open(self.name.clone()));
         }
-        self.send.next_payload()
+        self.send.next_payload(most)
     }
 }
 
@@ -43,8 +43,21 @@ impl Stream {
 enum Chunk {
     /// Stream bytes; later writes may join.
     Tail(BytesMut),
-    /// A message, or shared memory: one DATA exactly.
-    Whole(Bytes),
+    /// Stream bytes in shared memory.
+    Shared(Bytes),
+    /// One DATA exactly.
+    Message(Bytes),
+}
+
+impl Chunk {
+    /// The bytes, if they are of a stream.
+    fn stream(&self) -> Option<&[u8]> {
+        match self {
+            Chunk::Tail(tail) => Some(tail),
+            Chunk::Shared(data) => Some(data),
+            Chunk::Message(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,26 +116,41 @@ impl SendSide {
         RECORD_OVERHEAD
     }
 
-    /// Queues one DATA as it is.
-    pub(super) fn push(&mut self, data: Bytes) {
+    /// Queues stream bytes without copying them. Returns the overhead incurred.
+    pub(super) fn share(&mut self, data: Bytes) -> usize {
         self.queued += data.len();
-        self.written += progress(data.len());
-        self.chunks.push_back(Chunk::Whole(data));
+        self.written += data.len() as u64;
+        self.chunks.push_back(Chunk::Shared(data));
+        RECORD_OVERHEAD
+    }
+
+    /// Queues one DATA as it is. Returns the overhead incurred.
+    pub(super) fn push(&mut self, message: Bytes) -> usize {
+        self.queued += message.len();
+        self.written += progress(message.len());
+        self.chunks.push_back(Chunk::Message(message));
+        RECORD_OVERHEAD
     }
 
     pub(super) fn has_work(&self) -> bool {
         self.open_due || !self.chunks.is_empty() || self.state == SendState::CloseDue
     }
 
-    fn next_payload(&mut self) -> Option<Payload> {
+    fn next_payload(&mut self, most: usize) -> Option<Payload> {
         if let Some(chunk) = self.chunks.pop_front() {
+            let data = match chunk {
+                Chunk::Tail(tail) => self.join(tail.freeze(), most),
+                Chunk::Shared(mut data) if data.len() > most => {
+                    let first = data.split_to(most);
+                    self.chunks.push_front(Chunk::Shared(data));
+                    first
+                }
+                Chunk::Shared(data) => self.join(data, most),
+                Chunk::Message(message) => message,
+            };
             if self.chunks.is_empty() {
                 release_if_large(&mut self.chunks);
             }
-            let data = match chunk {
-                Chunk::Tail(tail) => tail.freeze(),
-                Chunk::Whole(data) => data,
-            };
             self.queued -= data.len();
             return Some(Payload::Data(data));
         }
@@ -131,6 +159,32 @@ impl SendSide {
             return Some(Payload::Close);
         }
         None
+    }
+
+    /// What the chunks cost in the budget.
+    pub(super) fn cost(&self) -> usize {
+        self.queued + self.chunks.len() * RECORD_OVERHEAD
+    }
+
+    /// Appends what follows in the stream and fits.
+    fn join(&mut self, first: Bytes, most: usize) -> Bytes {
+        let (mut length, mut others) = (first.len(), 0);
+        for next in self.chunks.iter().map_while(Chunk::stream) {
+            if length + next.len() > most {
+                break;
+            }
+            length += next.len();
+            others += 1;
+        }
+        if others == 0 {
+            return first;
+        }
+        let mut joined = BytesMut::with_capacity(length);
+        joined.extend_from_slice(&first);
+        for chunk in self.chunks.drain(..others) {
+            joined.extend_from_slice(chunk.stream().unwrap_or_default());
+        }
+        joined.freeze()
     }
 
     pub(super) fn retired(&mut self, payload: &Payload) {
@@ -227,7 +281,7 @@ mod tests {
     use super::*;
 
     fn drain(send: &mut SendSide) -> Vec<Bytes> {
-        std::iter::from_fn(|| send.next_payload())
+        std::iter::from_fn(|| send.next_payload(MAX_CHUNK))
             .map(|payload| match payload {
                 Payload::Data(data) => data,
                 other => panic!("not data: {other:?}"),
@@ -252,6 +306,33 @@ mod tests {
             send.retired(&Payload::Data(data));
         }
         assert_eq!((send.acknowledged, send.bytes_acknowledged), (2011, 2010));
+    }
+
+    #[test]
+    fn stream_bytes_are_joined_up_to_the_limit_and_messages_are_not() {
+        let mut send = SendSide::default();
+        let shared = Bytes::from(vec![1; 30]);
+        let mut incurred = send.share(shared.clone()) + send.append(&[2; 40]) + send.share(shared.clone());
+        incurred +=
+            send.push(Bytes::from_static(b"message")) + send.share(shared.clone()) + send.append(b"end");
+        assert_eq!(send.cost(), 140 + incurred);
+        let sent: Vec<_> = std::iter::from_fn(|| send.next_payload(100)).collect();
+        let lengths: Vec<_> = sent.iter().map(|payload| payload.cost() - RECORD_OVERHEAD).collect();
+        assert_eq!(lengths, [100, 7, 33]);
+        let Payload::Data(first) = &sent[0] else { panic!("{sent:?}") };
+        assert_eq!(first[..], [vec![1; 30], vec![2; 40], vec![1; 30]].concat());
+        assert_eq!(send.cost(), 0);
+
+        // What is too long alone or together with the next is cut, and not copied.
+        send.share(shared.clone());
+        send.share(shared.clone());
+        let parts: Vec<_> = std::iter::from_fn(|| send.next_payload(20)).collect();
+        let parts = parts.iter().map(|part| match part {
+            Payload::Data(data) => (data.as_ptr(), data.len()),
+            other => panic!("not data: {other:?}"),
+        });
+        let (front, back) = ((shared.as_ptr(), 20), (shared[20..].as_ptr(), 10));
+        assert_eq!(parts.collect::<Vec<_>>(), [front, back, front, back]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
         ListenError, NameError, OpenError, RECORD_OVERHEAD, ReadError, StreamKey, UnacknowledgedError,
         WriteError,
     },
-    record::{MAX_CHUNK, Name},
+    record::{MAX_CHUNK, MAX_CHUNK_ALONE, Name},
 };
 
 /// Shared memory up to this many bytes is copied, so that small pieces coalesce into one record.
@@ -145,15 +145,14 @@ impl Mux {
         let mut total = 0;
         while !data.is_empty() {
             let Some(room) = self.room(key) else { break };
-            let n = data.len().min(room).min(MAX_CHUNK);
+            let n = data.len().min(room).min(MAX_CHUNK_ALONE);
             let send = &mut self.streams[key.slot].send;
             let overhead = if n <= COPY_UP_TO {
                 let overhead = send.append(&data[..n]);
                 data.advance(n);
                 overhead
             } else {
-                send.push(data.split_to(n));
-                RECORD_OVERHEAD
+                send.share(data.split_to(n))
             };
             self.outbox.charge(n + overhead);
             total += n;
@@ -185,8 +184,8 @@ impl Mux {
             self.wait_for_outbox(key);
             return Poll::Pending;
         }
-        self.streams[key.slot].send.push(data.clone());
-        self.outbox.charge(len + RECORD_OVERHEAD);
+        let overhead = self.streams[key.slot].send.push(data.clone());
+        self.outbox.charge(len + overhead);
         self.note_ready(key);
         Poll::Ready(Ok(()))
     }

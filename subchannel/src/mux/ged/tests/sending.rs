@@ -1,7 +1,7 @@
 //! What goes out: order, limits, numbers, progress.
 
 use super::*;
-use crate::record::MAX_CHUNK;
+use crate::record::{MAX_CHUNK, MAX_CHUNK_ALONE};
 
 #[test]
 fn numbers_follow_the_role() {
@@ -41,6 +41,26 @@ fn subchannels_take_turns_and_small_writes_coalesce() {
 }
 
 #[test]
+fn a_subchannel_that_nobody_waits_behind_sends_more_at_once() {
+    let mut mux = mux();
+    let keys = [(); 2].map(|()| ready(mux.open(&name("p"))));
+    sent(&mut mux);
+    let chunk = Bytes::from(vec![0; MAX_CHUNK]);
+    let before = mux.usage().outbox_bytes;
+    for key in [keys[0], keys[0], keys[0], keys[1], keys[0], keys[0]] {
+        assert_eq!(ready(mux.write_bytes(key, &mut chunk.clone())), MAX_CHUNK);
+    }
+    let lengths: Vec<_> = sent(&mut mux).iter().map(|record| record.body().len()).collect();
+    assert_eq!(lengths, [1, 1, 2, 2].map(|chunks| chunks * MAX_CHUNK), "one turn each, and then two alone");
+    // What is charged is what the records cost.
+    let used = mux.usage();
+    assert_eq!(used.outbox_bytes - before, 6 * MAX_CHUNK + 4 * RECORD_OVERHEAD);
+    let last = u32::try_from(used.unacknowledged_records).unwrap() - 1;
+    feed(&mut mux, [ack(last)]);
+    assert_eq!(mux.usage().outbox_bytes, 0);
+}
+
+#[test]
 fn messages_keep_their_boundaries_up_to_the_limit() {
     let mut mux = running(MuxConfig { max_data: 200_000, ..MuxConfig::default() });
     let key = ready(mux.open(&name("p")));
@@ -60,16 +80,16 @@ fn shared_memory_is_cut_at_record_size_and_not_copied() {
     let mut mux = mux();
     let key = ready(mux.open(&name("p")));
     sent(&mut mux);
-    let whole = Bytes::from(vec![1; 2 * MAX_CHUNK + 10_000]);
+    let whole = Bytes::from(vec![1; 2 * MAX_CHUNK_ALONE + 10_000]);
     let mut rest = whole.clone();
     assert_eq!(ready(mux.write_bytes(key, &mut rest)), whole.len());
     assert!(rest.is_empty());
     let records = sent(&mut mux);
     assert_eq!(
         records.iter().map(|record| record.body().len()).collect::<Vec<_>>(),
-        [MAX_CHUNK, MAX_CHUNK, 10_000]
+        [MAX_CHUNK_ALONE, MAX_CHUNK_ALONE, 10_000]
     );
-    assert_eq!(records[1].body().as_ptr(), whole[MAX_CHUNK..].as_ptr());
+    assert_eq!(records[1].body().as_ptr(), whole[MAX_CHUNK_ALONE..].as_ptr());
 }
 
 #[test]
@@ -77,7 +97,7 @@ fn writes_of_the_usual_sizes_leave_no_remainders() {
     let mut mux = mux();
     let key = ready(mux.open(&name("p")));
     sent(&mut mux);
-    for (length, records) in [(32 << 10, 1), (64 << 10, 1), (128 << 10, 2), (1 << 20, 16)] {
+    for (length, records) in [(32 << 10, 1), (64 << 10, 1), (128 << 10, 1), (1 << 20, 8)] {
         let mut rest = Bytes::from(vec![1; length]);
         assert_eq!(ready(mux.write_bytes(key, &mut rest)), length);
         let sizes: Vec<_> = sent(&mut mux).iter().map(|record| record.body().len()).collect();
