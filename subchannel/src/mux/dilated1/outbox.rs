@@ -60,6 +60,11 @@ impl Outbox {
         self.gate.is_closed() || self.without_credit > 0
     }
 
+    /// How many stand in line for room.
+    pub(super) fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
     /// When to [recall](Mux::recall_writers) those who wait.
     pub(super) fn timeout(&self) -> Option<Instant> {
         self.come_until

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 /// What each subchannel of a level may send in its turn, in units: nearly 16 KiB, so that four turns with their headers
 /// fill a record.
 const QUANTUM: i64 = (16 << 10) - 64;
-/// Among so many a turn is longer: to fetch what is known of a subchannel into the cache costs the same for a long one.
+/// Among so many, those included that wait to write, a turn is longer: to fetch what is known of a subchannel into the cache costs the same for a long one.
 const CROWD: usize = 64;
 const QUANTUM_IN_CROWD: i64 = 128 << 10;
 /// Who has no more units than this to send goes before those who have more, or a question would wait for a turn of everybody.
@@ -77,11 +77,11 @@ impl Schedule {
         self.parked |= 1 << level;
     }
 
-    /// The next one. Those that are parked count if there is credit.
-    pub(super) fn pop(&mut self, credit: bool) -> Option<Chosen> {
+    /// The next one. Those that are parked count if there is credit. So many writers `wait` for room to write.
+    pub(super) fn pop(&mut self, credit: bool, wait: usize) -> Option<Chosen> {
         let mask = self.ready | if credit { self.parked } else { 0 };
         let level = mask.trailing_zeros() as usize;
-        let chosen = self.levels.get_mut(level)?.pop(credit);
+        let chosen = self.levels.get_mut(level)?.pop(credit, wait);
         self.update(level);
         chosen.map(|(slot, quantum)| Chosen { level, slot, quantum })
     }
@@ -142,7 +142,7 @@ impl Schedule {
 
 impl Level {
     /// The next one, and what it may send.
-    fn pop(&mut self, credit: bool) -> Option<(u32, i64)> {
+    fn pop(&mut self, credit: bool, wait: usize) -> Option<(u32, i64)> {
         let others = !self.ready.is_empty() || credit && !self.parked.is_empty();
         if (self.run < BRIEF_RUN || !others)
             && let Some(slot) = self.brief.pop_front()
@@ -151,7 +151,7 @@ impl Level {
             return Some((slot, QUANTUM));
         }
         self.run = 0;
-        let quantum = if self.ready.len() < CROWD { QUANTUM } else { QUANTUM_IN_CROWD };
+        let quantum = if self.ready.len() + wait < CROWD { QUANTUM } else { QUANTUM_IN_CROWD };
         let parked = if credit { self.parked.pop_front() } else { None };
         Some((parked.or_else(|| self.ready.pop_front())?, quantum))
     }

@@ -185,7 +185,9 @@ impl Mux {
     }
 
     fn transmit_data(&mut self, room: &mut Room<'_>) {
-        while let Some(Chosen { level, slot, quantum }) = self.schedule.pop(self.credit.room() > 0) {
+        while let Some(Chosen { level, slot, quantum }) =
+            self.schedule.pop(self.credit.room() > 0, self.outbox.waiting())
+        {
             let Some(stream) = self.slots.get_mut(slot).filter(|stream| stream.flags.has(flag::READY)) else {
                 continue;
             };

@@ -493,3 +493,24 @@ fn turns_divide_records_without_small_remainders() {
     let small = lengths.filter(|len| *len < 15 << 10).count();
     assert!(small <= 7 + 1, "the last of each subchannel, and what the end of the batch cuts: {small}");
 }
+
+#[test]
+fn turns_are_long_in_a_crowd_though_most_of_it_waits_to_write() {
+    const TURN: usize = 128 << 10;
+    for (waiting, turns) in [(0, 32..=35), (100, 4..=5)] {
+        let mut side = Side::leader(MuxConfig { outbox_limit: 4 * TURN, ..MuxConfig::default() });
+        let keys: Vec<_> = (0..2 + waiting).map(|_| side.open()).collect();
+        side.sent();
+        side.take((0..2 + waiting).map(|index| credit(2 * index + 1, 0, 1 << 20)));
+        for key in keys[..2].repeat(4) {
+            ready(side.mux.write_bytes(key, &mut Bytes::from(vec![1; TURN / 2])));
+        }
+        for key in &keys[2..] {
+            assert!(side.mux.write(*key, &[1; 3000]).is_pending());
+        }
+        let sent = side.sent();
+        let seen = ids(&sent).chunk_by(PartialEq::eq).count();
+        assert!(data_len(&sent) > 4 * TURN - 1000, "the outbox is full");
+        assert!(turns.contains(&seen), "{waiting} wait: {seen} turns");
+    }
+}
