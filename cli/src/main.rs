@@ -19,8 +19,9 @@ mod status;
 mod stdio;
 mod transfer;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         Err(failure) => return report.end(Err(failure)),
     };
     trace(cli.verbose, &report);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime(&cli.command) {
         Ok(runtime) => runtime,
         Err(error) => return report.end(Err(Failure::io("could not start", &error))),
     };
@@ -56,6 +57,16 @@ fn main() -> ExitCode {
     // A thread that waits for standard input cannot be stopped, so it must not be waited for.
     runtime.shutdown_background();
     report.end(result)
+}
+
+/// What the command runs on. A transfer is one stream: to hand each piece of it from thread to thread costs more than what
+/// the next one does with it. Files are read, hashed and written beside it.
+fn runtime(command: &Command) -> io::Result<Runtime> {
+    let mut builder = match command {
+        Command::Send(_) | Command::Receive(_) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 /// Tracing on standard error. Standard output belongs to the data.

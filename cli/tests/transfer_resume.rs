@@ -50,7 +50,7 @@ async fn pair(serve: &Serve, from: &TempDir, to: &TempDir) -> (Pipe, Pipe) {
     (sender, start(serve, to.path(), "receive", &["--yes", &code]))
 }
 
-async fn killed_and_resumed(receiver_dies: bool) {
+async fn killed_and_resumed(receiver_dies: bool, damage: impl FnOnce(&File, u64)) {
     let serve = Serve::start().await;
     let (from, to) = (TempDir::new().expect("it works"), TempDir::new().expect("it works"));
     make(&from.path().join("film"));
@@ -69,9 +69,15 @@ async fn killed_and_resumed(receiver_dies: bool) {
     then.child.kill().await.expect("it works");
     assert_eq!(names(to.path()), ["film.dilated-partial", "film.dilated-resume"]);
 
+    let left = File::options().write(true).open(&partial).expect("it is there");
+    damage(&left, left.metadata().expect("it works").len());
+
     let (mut sender, mut receiver) = pair(&serve, &from, &to).await;
     tokio::join!(sender.succeed(), receiver.succeed());
     receiver.lines.wait_for("parts of it are here already").await;
+    for side in [&sender, &receiver] {
+        side.lines.wait_for("comparing what is there already").await;
+    }
     assert_eq!(names(to.path()), ["film"]);
     let read = |directory: &TempDir| hash(&fs::read(directory.path().join("film")).expect("it is there"));
     assert_eq!(read(&from), read(&to));
@@ -79,10 +85,21 @@ async fn killed_and_resumed(receiver_dies: bool) {
 
 #[tokio::test]
 async fn a_receiver_that_was_killed_goes_on_later() {
-    killed_and_resumed(true).await;
+    killed_and_resumed(true, |_, _| ()).await;
 }
 
 #[tokio::test]
 async fn a_sender_that_was_killed_goes_on_later() {
-    killed_and_resumed(false).await;
+    killed_and_resumed(false, |_, _| ()).await;
+}
+
+#[tokio::test]
+async fn what_a_machine_lost_when_it_died_comes_again() {
+    // Zeros instead of the end, and something else before it.
+    killed_and_resumed(true, |partial, length| {
+        partial.write_all_at(b"damaged", length / 2).expect("it works");
+        partial.set_len(length - 5000).expect("it works");
+        partial.set_len(length).expect("it works");
+    })
+    .await;
 }

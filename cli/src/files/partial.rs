@@ -1,13 +1,17 @@
 //! A file that is being received.
 
-use std::{collections::BTreeMap, fs::File, io};
+use std::{
+    fs::File,
+    io::{self, IoSlice, Seek, SeekFrom, Write},
+};
 
+use bytes::Bytes;
 use cap_std::fs::OpenOptions;
 
 use super::{
-    CHUNK, Existing, Id, Meta, SafePath, Target, meta,
+    Existing, Id, Meta, SafePath, Target, meta,
     own::{MOST, OwnNames},
-    side::{Side, chunk_hash},
+    side::Side,
     target::{Place, could_not, taken},
 };
 use crate::exit::{Failure, Kind};
@@ -24,7 +28,7 @@ pub(crate) struct Partial {
     existing: Existing,
     sync: bool,
     side: Option<Side>,
-    have: BTreeMap<u64, Id>,
+    here: u64,
     /// Whether nothing is left to clean up.
     settled: bool,
 }
@@ -74,12 +78,12 @@ impl Partial {
             if file.try_lock().is_err() {
                 continue;
             }
-            let Some((side, claims)) = Side::read(side, id, size).map_err(|error| failed(&error))? else {
+            let Some(side) = Side::read(side, id, size).map_err(|error| failed(&error))? else {
                 continue;
             };
             let mut partial = Partial::new(target, path, place, names, file, size);
             partial.side = Some(side);
-            partial.verify(claims).map_err(|error| failed(&error))?;
+            partial.measure().map_err(|error| failed(&error))?;
             return Ok(Some(partial));
         }
         Ok(None)
@@ -102,7 +106,7 @@ impl Partial {
             existing: target.existing(),
             sync: target.sync(),
             side: None,
-            have: BTreeMap::new(),
+            here: 0,
             settled: false,
         }
     }
@@ -111,62 +115,48 @@ impl Partial {
         Side::begin(self.place.create_new(&self.names.side)?, id, self.size)
     }
 
-    /// Reads the chunks that are said to be good, and keeps those that are.
-    fn verify(&mut self, claims: BTreeMap<u64, Id>) -> io::Result<()> {
-        // Nobody's claim makes the file longer than it may be.
-        if self.file.metadata()?.len() > self.size {
+    /// Finds out how much is here. Nobody's claim makes the file longer than it may be.
+    fn measure(&mut self) -> io::Result<()> {
+        self.here = self.file.metadata()?.len();
+        if self.here > self.size {
             self.file.set_len(self.size)?;
+            self.here = self.size;
         }
-        let mut buffer = vec![0; usize::try_from(CHUNK.min(self.size)).expect("a chunk fits into memory")];
-        for (index, hash) in claims {
-            let offset = index * CHUNK;
-            let length = usize::try_from(CHUNK.min(self.size - offset)).expect("a chunk fits into memory");
-            let read = fill(&self.file, offset, &mut buffer[..length])?;
-            if read == length && chunk_hash(index, &buffer[..length]) == hash {
-                self.have.insert(index, hash);
-            }
-        }
-        let Some(side) = &mut self.side else { return Ok(()) };
-        side.rewrite(&self.have)
+        Ok(())
     }
 
-    /// The most bytes it can have; also how many it must have at the end.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// The whole chunks (of [`CHUNK`] bytes) that are here and have these BLAKE3 hashes, by number.
-    pub(crate) fn have(&self) -> &BTreeMap<u64, Id> {
-        &self.have
+    /// How many bytes an earlier run left. Nobody knows whether they are what it wrote.
+    pub(crate) fn here(&self) -> u64 {
+        self.here
     }
 
     /// Writes all of `data` at `offset`.
     pub(crate) fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), Failure> {
-        if offset.checked_add(data.len() as u64).is_none_or(|end| end > self.size) {
+        self.check(offset, data.len() as u64)?;
+        write_all(&self.file, offset, data).map_err(|error| could_not("write", &self.path, &error))
+    }
+
+    /// Writes all of `pieces`, one behind the other, at `offset`. Returns how many bytes that are.
+    pub(crate) fn write_all_at(&mut self, offset: u64, pieces: &[Bytes]) -> Result<u64, Failure> {
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        self.check(offset, length)?;
+        let written = write_pieces(&self.file, offset, pieces);
+        written.map_err(|error| could_not("write", &self.path, &error))?;
+        Ok(length)
+    }
+
+    fn check(&self, offset: u64, length: u64) -> Result<(), Failure> {
+        if offset.checked_add(length).is_none_or(|end| end > self.size) {
             let message =
                 format!("the other side sent more of {} than the {} bytes it offered", self.path, self.size);
             return Err(Failure::new(Kind::PeerProgram, message));
         }
-        write_all(&self.file, offset, data).map_err(|error| could_not("write", &self.path, &error))
+        Ok(())
     }
 
     /// Reads what was written; fewer bytes than asked for only at the end of what is there.
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Failure> {
         fill(&self.file, offset, buffer).map_err(|error| could_not("read", &self.path, &error))
-    }
-
-    /// Remembers that the chunk `index` was written and has this BLAKE3 hash, which the other side vouched for.
-    pub(crate) fn record(&mut self, index: u64, hash: Id) -> Result<(), Failure> {
-        self.have.insert(index, hash);
-        let Some(side) = &mut self.side else { return Ok(()) };
-        side.add(index, &hash).map_err(|error| could_not("remember the state of", &self.path, &error))
-    }
-
-    /// Forgets what was verified: it begins anew.
-    pub(crate) fn restart(&mut self) -> Result<(), Failure> {
-        self.have.clear();
-        let Some(side) = &mut self.side else { return Ok(()) };
-        side.rewrite(&self.have).map_err(|error| could_not("remember the state of", &self.path, &error))
     }
 
     /// Says how long it really is, when that was not known at the beginning. It cannot become longer than was said.
@@ -337,8 +327,26 @@ fn write_all(file: &File, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes many pieces with few calls.
+fn write_pieces(mut file: &File, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+    file.seek(SeekFrom::Start(offset))?;
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut left = slices.as_mut_slice();
+    // Empty ones at the beginning count as no progress.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Reads until the buffer is full or the file ends.
-pub(super) fn fill(file: &File, mut offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn fill(file: &File, mut offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         #[cfg(unix)]

@@ -66,7 +66,7 @@ impl PartialTree {
         for names in OwnNames::all(&place.name) {
             let side = place.open_regular(&names.side, OpenOptions::new().read(true).write(true));
             let Some(side) = side.map_err(|error| failed(&error))? else { continue };
-            let Some((side, _)) = Side::read(side, id, 0).map_err(|error| failed(&error))? else { continue };
+            let Some(side) = Side::read(side, id, 0).map_err(|error| failed(&error))? else { continue };
             let Ok(dir) = place.dir.open_dir_nofollow(&names.partial) else { continue };
             if let Some(mut tree) = PartialTree::new(target, path, place.try_clone(path)?, names, dir)? {
                 tree.side = Some(side);

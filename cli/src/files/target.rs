@@ -130,7 +130,7 @@ impl Target {
         Partial::create(self, path, size, Some(id))
     }
 
-    /// What an earlier run left of the same content. Reads it all, to verify it: [`Partial::have`] tells what is good.
+    /// What an earlier run left of the same content, damaged perhaps: [`Partial::here`] tells how much.
     pub(crate) fn resume(&self, path: &SafePath, size: u64, id: &Id) -> Result<Option<Partial>, Failure> {
         Partial::resume(self, path, size, id)
     }

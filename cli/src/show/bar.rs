@@ -66,11 +66,10 @@ impl Bar {
         self.tell(false);
     }
 
-    /// So many bytes were there before: they say nothing about the rate.
+    /// So many bytes of it are there by now, some of which were there before: they say nothing about the rate.
     pub(crate) fn resumed(&self, bytes: u64) {
-        self.0.bar.set_position(bytes);
+        self.acknowledged(bytes);
         self.0.bar.reset_eta();
-        self.tell(true);
     }
 
     /// It has ended, well or not.

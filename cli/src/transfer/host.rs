@@ -1,6 +1,6 @@
 //! Shows a session with one of our own, and asks.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use dilated::{DilationStatus, LinkStatus};
 
@@ -42,8 +42,6 @@ pub(super) struct User<'a> {
     /// What is sent or received, for the bar.
     name: RefCell<String>,
     bar: RefCell<Option<Bar>>,
-    /// Whether parts of what comes are here already, and were not counted yet.
-    resumes: Cell<bool>,
     /// The first thing that could not be shown.
     failed: RefCell<Option<Failure>>,
 }
@@ -52,7 +50,7 @@ impl<'a> User<'a> {
     /// Of a side that sends what is called `name`, or nothing.
     pub(super) fn new(show: &'a Show, yes: bool, name: String) -> User<'a> {
         let (bar, failed) = (RefCell::new(None), RefCell::new(None));
-        User { show, yes, name: RefCell::new(name), bar, resumes: Cell::new(false), failed }
+        User { show, yes, name: RefCell::new(name), bar, failed }
     }
 
     /// What the end means.
@@ -78,9 +76,9 @@ impl<'a> User<'a> {
         *self.bar.borrow_mut() = Some(self.show.progress(bytes, &self.name.borrow()));
     }
 
-    fn advance(&self, bytes: u64) {
+    fn advance(&self, advance: impl FnOnce(&Bar)) {
         if let Some(bar) = &*self.bar.borrow() {
-            if self.resumes.take() { bar.resumed(bytes) } else { bar.acknowledged(bytes) }
+            advance(bar);
         }
     }
 
@@ -98,7 +96,6 @@ impl<'a> User<'a> {
             [one] => (offered(one.kind), Some(one.path.to_string())),
             _ => (Offered::Several, None),
         };
-        self.resumes.set(offer.iter().any(|proposal| proposal.resume));
         *self.name.borrow_mut() = name.clone().unwrap_or_else(|| format!("{} things", offer.len()));
         let size = offer.iter().map(|proposal| proposal.size).sum();
         let files = offer.iter().map(|proposal| proposal.count.unwrap_or(1)).sum();
@@ -121,11 +118,15 @@ impl Host for User<'_> {
 
     fn tell(&self, event: session::Event<'_>) {
         match event {
-            session::Event::SendBegins { bytes } | session::Event::ReceiveBegins { bytes } => {
+            session::Event::SendBegins { bytes, has } | session::Event::ReceiveBegins { bytes, has } => {
+                if has {
+                    self.show.line("comparing what is there already");
+                }
                 self.begin(bytes);
             }
+            session::Event::Resumed { bytes } => self.advance(|bar| bar.resumed(bytes)),
             session::Event::Acknowledged { bytes } | session::Event::Received { bytes } => {
-                self.advance(bytes);
+                self.advance(|bar| bar.acknowledged(bytes));
             }
             session::Event::Sent { name, size, hash } => self.file(Side::Us, name, None, size, hash),
             session::Event::Stored { path, size, hash } => {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     exit::Failure,
-    files::{CHUNK, Existing, Id, Landing, Meta, NameError, Partial, PartialTree, SafePath},
+    files::{Existing, Id, Landing, Meta, NameError, Partial, PartialTree, SafePath},
 };
 
 /// Batches that may wait for the thread that stores a file, and about how many bytes one has: to wake a thread costs more
@@ -97,7 +97,9 @@ impl<H: Host> Side<'_, H> {
             answers.push(Answer { accept: refused.is_none(), resume: false, reason: refused });
         }
         if accepted && !proposals.is_empty() {
-            self.tell(Event::ReceiveBegins { bytes: total(proposals.iter().map(|proposal| proposal.size)) });
+            let bytes = total(proposals.iter().map(|proposal| proposal.size));
+            let has = proposals.iter().any(|proposal| proposal.resume);
+            self.tell(Event::ReceiveBegins { bytes, has });
         }
         Ok(answers)
     }
@@ -252,14 +254,17 @@ impl<H: Host> Side<'_, H> {
             frame::push(&mut answer, &have);
             write.write_bytes(answer.into()).await.map_err(|e| Unfed::Write(e.into()))?;
             let Start { offset } = frames.message().await?;
+            if !have.allows(offset) {
+                return Err(Violation::new("a file goes on where it was not asked to").into());
+            }
             steps.send(Step::Start(offset)).await.map_err(|_| Unfed::Stored)?;
             size = offset;
-            self.count_received(offset.min(have.have));
+            self.count_received(offset, |bytes| Event::Resumed { bytes });
         }
         while let Some((batch, length)) = frames.data(BATCH).await? {
             steps.send(Step::Data(batch)).await.map_err(|_| Unfed::Stored)?;
             size = size.saturating_add(length);
-            self.count_received(length);
+            self.count_received(length, |bytes| Event::Received { bytes });
         }
         let Whole { hash } = frames.message().await?;
         frames.end().await?;
@@ -274,10 +279,10 @@ impl<H: Host> Side<'_, H> {
         }
     }
 
-    fn count_received(&self, bytes: u64) {
+    fn count_received(&self, bytes: u64, event: impl FnOnce(u64) -> Event<'static>) {
         if bytes > 0 {
             self.received.set(self.received.get().saturating_add(bytes));
-            self.tell(Event::Received { bytes: self.received.get() });
+            self.tell(event(self.received.get()));
         }
     }
 }
@@ -288,6 +293,12 @@ enum Unfed {
     Stored,
     Fault(ReadFault),
     Write(io::Error),
+}
+
+impl From<Violation> for Unfed {
+    fn from(violation: Violation) -> Unfed {
+        Unfed::Fault(violation.into())
+    }
 }
 
 impl From<ReadFault> for Unfed {
@@ -350,7 +361,7 @@ fn look(landing: &Landing, item: &Item, path: SafePath, missing: &mut u64) -> Re
     }
     // How much of a directory is here, it is not worth to know.
     if tree.is_none() {
-        let here = partial.as_ref().map_or(0, |partial| partial.have().len() as u64 * CHUNK);
+        let here = partial.as_ref().map_or(0, Partial::here);
         *missing = missing.saturating_add(item.size.unwrap_or(0).saturating_sub(here));
     }
     let resume = partial.is_some() || tree.is_some();

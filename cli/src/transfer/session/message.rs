@@ -197,12 +197,14 @@ pub(super) struct Header {
 }
 
 /// What the receiver has of a file, if it said that it resumes the item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Have {
     /// Bytes from the beginning.
     pub(super) have: u64,
-    /// Their hash.
-    pub(super) hash: Hash,
+    /// By how many bytes each hash goes further than the one before. The last one ends where the bytes do.
+    pub(super) chunk: u64,
+    /// Each of all bytes from the beginning to the end of a chunk.
+    pub(super) hashes: Vec<Hash>,
 }
 
 /// Where the sender goes on.
@@ -334,8 +336,8 @@ mod tests {
             ("error", round(&Message::Error { code: Code::Target, message: "disk full".to_owned() })),
             ("header", round(&header)),
             ("header in a directory", round(&inside)),
-            ("have", round(&Have { have: 3 << 20, hash })),
-            ("start", round(&Start { offset: 3 << 20 })),
+            ("have", round(&Have { have: (1 << 20) + 5, chunk: 1 << 20, hashes: vec![hash; 2] })),
+            ("start", round(&Start { offset: 1 << 20 })),
             ("whole, stored", round(&Whole { hash })),
             ("subchannel of `hello`", frame.into()),
         ]

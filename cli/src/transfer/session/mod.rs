@@ -71,18 +71,23 @@ pub(crate) struct Proposal {
 /// What happens, for people and scripts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
-    /// The other side takes some of what was offered, of this many bytes; `None` with a stream among it.
-    SendBegins { bytes: Option<u64> },
+    /// The other side takes some of what was offered, of this many bytes; `None` with a stream among it. Of some it `has`
+    /// parts, which are compared first.
+    SendBegins { bytes: Option<u64>, has: bool },
     /// The other side will not have one of our items.
     Refused { name: &'a str, reason: Reason },
-    /// This many bytes of all that we send have been acknowledged.
+    /// A file goes on behind what was there. With that, this many bytes of all that we send have been acknowledged, or of
+    /// all that comes are here.
+    Resumed { bytes: u64 },
+    /// This many bytes of all that we send have been acknowledged, or were there before.
     Acknowledged { bytes: u64 },
     /// The other side has stored one of our files. Its name has `/` between a directory and what is in it.
     Sent { name: &'a str, size: u64, hash: Hash },
     /// A text came.
     Text(&'a str),
-    /// We take some of what was offered, of this many bytes; `None` with a stream among it.
-    ReceiveBegins { bytes: Option<u64> },
+    /// We take some of what was offered, of this many bytes; `None` with a stream among it. Of some this side `has` parts,
+    /// which are compared first.
+    ReceiveBegins { bytes: Option<u64>, has: bool },
     /// An item that cannot be taken, and why.
     NotTaken { name: &'a str, reason: Reason },
     /// This many bytes of all that comes have been written, or were there before.

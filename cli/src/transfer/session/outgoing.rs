@@ -99,7 +99,8 @@ impl<H: Host> Side<'_, H> {
         let taken =
             || items.iter().zip(&answers).filter(|(item, answer)| answer.accept && item.kind != Kind::Text);
         if taken().next().is_some() {
-            self.tell(Event::SendBegins { bytes: total(taken().map(|(item, _)| item.size)) });
+            let bytes = total(taken().map(|(item, _)| item.size));
+            self.tell(Event::SendBegins { bytes, has: taken().any(|(_, answer)| answer.resume) });
         }
         let mut running = FuturesUnordered::new();
         for (index, ((item, content), answer)) in (0..).zip(items.into_iter().zip(contents).zip(answers)) {
@@ -199,7 +200,7 @@ impl<H: Host> Side<'_, H> {
                 Err(fault) => return Err(self.fault(fault).await),
             });
         }
-        let mut progress = Progress { side: self, size, offset: Arc::default(), counted: 0 };
+        let mut progress = Progress { side: self, size, offset: Arc::default(), resumed: false, counted: 0 };
         let loaded = match content {
             Content::Stream(input) => self.send_stream(input, opening, &mut write, &mut progress).await?,
             Content::Load(content) => {
@@ -238,7 +239,7 @@ impl<H: Host> Side<'_, H> {
             }
             Ok(_) => {}
         }
-        progress.set(loaded.size);
+        progress.acknowledged(loaded.size);
         self.summary.borrow_mut().sent.add_file(loaded.size);
         self.tell(Event::Sent { name: &name, size: loaded.size, hash: loaded.hash });
         Ok(())
@@ -285,25 +286,35 @@ impl<H: Host> Side<'_, H> {
 struct Progress<'s, 'h, H> {
     side: &'s Side<'h, H>,
     size: Option<u64>,
-    /// Where the file went on.
+    /// Where the file went on, and whether that was told.
     offset: Arc<AtomicU64>,
+    resumed: bool,
     counted: u64,
 }
 
 impl<H: Host> Progress<'_, '_, H> {
     /// Counts what was acknowledged of what was written. What is not data is so little that it counts.
     fn look(&mut self, write: &WriteHalf) {
-        let bytes = self.offset.load(Ordering::Relaxed).saturating_add(write.bytes_acknowledged());
-        self.set(bytes.min(self.size.unwrap_or(u64::MAX)));
+        let offset = self.offset.load(Ordering::Relaxed);
+        if offset > 0 && !self.resumed {
+            self.resumed = true;
+            self.set(offset, |bytes| Event::Resumed { bytes });
+        }
+        let bytes = offset.saturating_add(write.bytes_acknowledged());
+        self.acknowledged(bytes.min(self.size.unwrap_or(u64::MAX)));
     }
 
-    fn set(&mut self, bytes: u64) {
+    fn acknowledged(&mut self, bytes: u64) {
+        self.set(bytes, |bytes| Event::Acknowledged { bytes });
+    }
+
+    fn set(&mut self, bytes: u64, event: impl FnOnce(u64) -> Event<'static>) {
         let acknowledged = &self.side.acknowledged;
         let all = acknowledged.get().saturating_sub(self.counted).saturating_add(bytes);
         if bytes != self.counted {
             self.counted = bytes;
             acknowledged.set(all);
-            self.side.tell(Event::Acknowledged { bytes: all });
+            self.side.tell(event(all));
         }
     }
 }

@@ -1,19 +1,20 @@
 //! Storing one file, on a thread that may block.
 
-use std::{fs::File, io::Read, sync::Arc};
+use std::{fs::File, sync::Arc};
 
+use blake3::Hasher;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    hash::FileHasher,
+    hash::{MIN_CHUNK, PieceHasher, add},
     message::{Code, Hash, Have},
     side::Stop,
     state::Violation,
 };
 use crate::{
     exit::{Failure, Kind},
-    files::{CHUNK, Id, Landing, Meta, Partial, PartialTree, SafePath, Target},
+    files::{Id, Landing, Meta, Partial, PartialTree, SafePath, Target, fill},
 };
 
 /// The directory in which a file lands.
@@ -67,8 +68,7 @@ pub(super) fn store(
     let mut storing = match tell {
         None => Storing::begin(plan)?,
         Some(tell) => {
-            let storing = Storing::look(plan)?;
-            let have = Have { have: storing.written, hash: storing.hasher.finalize() };
+            let (storing, have) = Storing::look(plan)?;
             // Nobody to tell is nobody who sends more, which the next step shows.
             let _ = tell.send(have);
             storing
@@ -77,7 +77,7 @@ pub(super) fn store(
     while let Some(step) = steps.blocking_recv() {
         match step {
             Step::Start(offset) => storing.start(offset)?,
-            Step::Data(batch) => batch.iter().try_for_each(|data| storing.write(data))?,
+            Step::Data(batch) => storing.write(&batch)?,
             Step::End(hash) => return storing.end(hash),
         }
     }
@@ -91,13 +91,29 @@ struct Storing {
     file: Storage,
     /// Bytes from the beginning that are there, and their hash.
     written: u64,
-    hasher: FileHasher,
+    hasher: PieceHasher,
 }
 
 enum Storage {
     Partial(Partial),
     /// It was complete in a directory that is not.
-    Complete,
+    Complete(File),
+}
+
+impl Storage {
+    /// Fills `buffer` with what was written.
+    fn read_at(&self, path: &SafePath, offset: u64, buffer: &mut [u8]) -> Result<(), Stop> {
+        let read = match self {
+            Storage::Partial(partial) => partial.read_at(offset, buffer),
+            Storage::Complete(file) => fill(file, offset, buffer)
+                .map_err(|error| Failure::io(&format!("could not read {path}"), &error)),
+        };
+        if read.map_err(Stop::storing)? < buffer.len() {
+            let message = format!("somebody changed {path} while it was received");
+            return Err(Stop::storing(Failure::new(Kind::Local, message)));
+        }
+        Ok(())
+    }
 }
 
 impl Storing {
@@ -106,67 +122,69 @@ impl Storing {
             Some(partial) => partial,
             None => create(&plan)?,
         };
-        Ok(Storing { plan, file: Storage::Partial(partial), written: 0, hasher: FileHasher::new() })
+        Ok(Storing {
+            plan,
+            file: Storage::Partial(partial),
+            written: 0,
+            hasher: PieceHasher::new(Hasher::new()),
+        })
     }
 
-    /// Begins with what is there.
-    fn look(mut plan: Plan) -> Result<Storing, Stop> {
-        if let Some(complete) = complete(&plan)? {
-            let (mut hasher, mut written) = (FileHasher::new(), 0);
-            read_all(complete, &plan.path, |data| {
-                written += data.len() as u64;
-                hasher.update(data, |_, _| Ok(()))
-            })?;
-            return Ok(Storing { plan, file: Storage::Complete, written, hasher });
-        }
-        if plan.partial.is_none()
-            && let (Some(id), Some(size)) = (&plan.id, plan.size)
-        {
-            plan.partial = plan.place.target().resume(&plan.path, size, id).map_err(Stop::storing)?;
-        }
-        let Some(partial) = plan.partial.take() else { return Storing::begin(plan) };
-        // Every chunk behind a hole comes again.
-        let whole = partial.size() / CHUNK;
-        let chunks: Vec<Id> = (0..whole).map_while(|index| partial.have().get(&index)).copied().collect();
-        let hasher = match chunks.len() {
-            0 => FileHasher::new(),
-            1 => {
-                let mut hasher = FileHasher::new();
-                let mut chunk = vec![0; usize::try_from(CHUNK).expect("a chunk fits into memory")];
-                partial.read_at(0, &mut chunk).map_err(Stop::storing)?;
-                hasher.update(&chunk, |_, _| Ok::<_, Stop>(()))?;
-                hasher
+    /// Begins with what is there, which is read.
+    fn look(mut plan: Plan) -> Result<(Storing, Have), Stop> {
+        let (file, length) = match complete(&plan)? {
+            Some((file, length)) => (Storage::Complete(file), length),
+            None => {
+                let partial = match (plan.partial.take(), &plan.id, plan.size) {
+                    (None, Some(id), Some(size)) => {
+                        plan.place.target().resume(&plan.path, size, id).map_err(Stop::storing)?
+                    }
+                    (partial, ..) => partial,
+                };
+                let partial = match partial {
+                    Some(partial) => partial,
+                    None => create(&plan)?,
+                };
+                let length = partial.here();
+                (Storage::Partial(partial), length)
             }
-            _ => FileHasher::after(&chunks),
         };
-        let written = chunks.len() as u64 * CHUNK;
-        Ok(Storing { plan, file: Storage::Partial(partial), written, hasher })
+        let (have, hasher) = Have::of(length, |at, piece| file.read_at(&plan.path, at, piece))?;
+        Ok((Storing { plan, file, written: length, hasher: PieceHasher::new(hasher) }, have))
     }
 
+    /// Goes on at `offset`, where [`Have`] allows it. What is behind that is something else.
     fn start(&mut self, offset: u64) -> Result<(), Stop> {
         if offset == self.written {
             return Ok(());
         }
-        if offset != 0 {
-            return Err(Violation::new("a file goes on where it was not asked to").into());
-        }
-        // What is here is something else.
-        match &mut self.file {
-            Storage::Partial(partial) => partial.restart().map_err(Stop::storing)?,
-            Storage::Complete => {
-                self.plan.place.target().remove_file(&self.plan.path).map_err(Stop::storing)?;
-                self.file = Storage::Partial(create(&self.plan)?);
+        let Storing { plan, file, .. } = self;
+        let mut hasher = Hasher::new();
+        match file {
+            Storage::Partial(_) => {
+                add(&mut hasher, 0..offset, |at, piece| file.read_at(&plan.path, at, piece))?;
+            }
+            Storage::Complete(_) => {
+                plan.place.target().remove_file(&plan.path).map_err(Stop::storing)?;
+                let mut partial = create(plan)?;
+                add(&mut hasher, 0..offset, |at, piece| {
+                    file.read_at(&plan.path, at, piece)?;
+                    partial.write_at(at, piece).map_err(Stop::storing)
+                })?;
+                *file = Storage::Partial(partial);
             }
         }
-        (self.written, self.hasher) = (0, FileHasher::new());
+        (self.written, self.hasher) = (offset, PieceHasher::new(hasher));
         Ok(())
     }
 
-    fn write(&mut self, data: &[u8]) -> Result<(), Stop> {
-        let Storage::Partial(partial) = &mut self.file else { return Err(too_much()) };
-        partial.write_at(self.written, data).map_err(Stop::storing)?;
-        self.written += data.len() as u64;
-        self.hasher.update(data, |index, hash| partial.record(index, hash)).map_err(Stop::storing)
+    fn write(&mut self, batch: &[Bytes]) -> Result<(), Stop> {
+        let Storage::Partial(partial) = &mut self.file else {
+            return Err(Violation::new("more comes than was offered").into());
+        };
+        self.written += partial.write_all_at(self.written, batch).map_err(Stop::storing)?;
+        batch.iter().for_each(|data| self.hasher.update(data));
+        Ok(())
     }
 
     fn end(self, hash: Hash) -> Result<Hash, Stop> {
@@ -178,7 +196,7 @@ impl Storing {
         if found != hash {
             match file {
                 Storage::Partial(partial) => partial.discard(),
-                Storage::Complete => {
+                Storage::Complete(_) => {
                     plan.place.target().remove_file(&plan.path).map_err(Stop::storing)?;
                 }
             }
@@ -197,7 +215,7 @@ impl Storing {
     fn keep(self) -> Result<(), Stop> {
         match self.file {
             Storage::Partial(partial) => partial.keep().map_err(Stop::storing),
-            Storage::Complete => Ok(()),
+            Storage::Complete(_) => Ok(()),
         }
     }
 }
@@ -207,44 +225,22 @@ fn create(plan: &Plan) -> Result<Partial, Stop> {
     let target = plan.place.target();
     let size = plan.size.unwrap_or(u64::MAX);
     match &plan.id {
-        Some(id) if size > CHUNK => target.create_resumable(&plan.path, size, id),
+        Some(id) if size > MIN_CHUNK => target.create_resumable(&plan.path, size, id),
         _ => target.create(&plan.path, size),
     }
     .map_err(Stop::storing)
 }
 
-/// The file, if it is there with its size, in a directory that is not complete. What is there with another size goes.
-fn complete(plan: &Plan) -> Result<Option<File>, Stop> {
+/// The file and its size, if it is there with that, in a directory that is not complete. What is there with another size
+/// goes.
+fn complete(plan: &Plan) -> Result<Option<(File, u64)>, Stop> {
     let Place::Tree(tree) = &plan.place else { return Ok(None) };
     let target = tree.target();
     let Some(file) = target.read(&plan.path).map_err(Stop::storing)? else { return Ok(None) };
-    if file.metadata().is_ok_and(|metadata| Some(metadata.len()) == plan.size) {
-        return Ok(Some(file));
+    let length = file.metadata().ok().map(|metadata| metadata.len());
+    if let Some(length) = length.filter(|_| length == plan.size) {
+        return Ok(Some((file, length)));
     }
     target.remove_file(&plan.path).map_err(Stop::storing)?;
     Ok(None)
-}
-
-fn read_all(
-    file: File,
-    path: &SafePath,
-    mut take: impl FnMut(&[u8]) -> Result<(), Stop>,
-) -> Result<(), Stop> {
-    let length = file.metadata().map_or(0, |metadata| metadata.len());
-    let mut file = file.take(length);
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(read) => take(&buffer[..read])?,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                return Err(Stop::storing(Failure::io(&format!("could not read {path}"), &error)));
-            }
-        }
-    }
-}
-
-fn too_much() -> Stop {
-    Violation::new("more comes than was offered").into()
 }

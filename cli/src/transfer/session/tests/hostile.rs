@@ -19,9 +19,9 @@ use super::{
 use crate::exit;
 
 /// The other end, which says what it likes.
-struct Raw {
+pub(super) struct Raw {
     control: Subchannel,
-    client: Client,
+    pub(super) client: Client,
     server: dilated::Server,
 }
 
@@ -32,7 +32,7 @@ impl Raw {
     }
 
     /// What is said. Who does not listen any more has seen enough.
-    async fn say(&mut self, message: &impl Serialize) {
+    pub(super) async fn say(&mut self, message: &impl Serialize) {
         self.say_bytes(message::encode(message)).await;
     }
 
@@ -55,7 +55,7 @@ impl Raw {
         }
     }
 
-    async fn offer(&mut self, items: Vec<Item>) -> Vec<Answer> {
+    pub(super) async fn offer(&mut self, items: Vec<Item>) -> Vec<Answer> {
         self.hello().await;
         self.say(&Message::Offer { offer: 0, items }).await;
         match self.hear().await {
@@ -100,17 +100,17 @@ fn directory(size: u64, count: u64) -> Item {
     Item { size: Some(size), count: Some(count), ..Item::new(Kind::Directory, "tree") }
 }
 
-fn header(item: u64, path: &[&str], size: Option<u64>) -> Header {
+pub(super) fn header(item: u64, path: &[&str], size: Option<u64>) -> Header {
     let path = path.iter().map(ToString::to_string).collect();
     Header { offer: 0, item, path, size, mode: None, mtime: None }
 }
 
-fn hash(data: &[u8]) -> Hash {
+pub(super) fn hash(data: &[u8]) -> Hash {
     blake3::hash(data).into()
 }
 
 /// Runs `script` against a side with `work`. Gives what became of that, and what it told us.
-async fn against(work: Work, script: impl AsyncFnOnce(&mut Raw)) -> (Outcome, Option<Code>) {
+pub(super) async fn against(work: Work, script: impl AsyncFnOnce(&mut Raw)) -> (Outcome, Option<Code>) {
     let Pair { mut one, mut other } = Pair::new().await;
     let person = Person::default();
     let attack = async {
@@ -445,9 +445,21 @@ async fn a_receiver_that_lies_ends_the_session() {
     }
     let text = sending(vec![Outgoing::Text("x".to_owned())]);
     assert_eq!(answered(text, vec![yes(true)]).await.unwrap_err().kind(), exit::Kind::PeerProgram);
-    // Of the subchannel: more is there than can be; something else is stored.
+    let have = |have, chunk, hashes| {
+        (yes(true), message::encode(&Have { have, chunk, hashes: vec![hash(b"x"); hashes] }))
+    };
+    // Of the subchannel: more is there than can be; chunks that are none, too short, or cannot be; hashes that are too many or
+    // missing; something else is stored.
     let lies = [
-        (yes(true), message::encode(&Have { have: 200_001, hash: hash(b"") })),
+        have(200_001, 1 << 20, 1),
+        have(200_000, 0, 1),
+        have(200_000, 0, 0),
+        have(200_000, 1 << 16, 4),
+        have(200_000, (1 << 20) + 1, 1),
+        have(200_000, 1 << 20, 0),
+        have(200_000, 1 << 20, 2),
+        have(200_000, 1 << 20, 4097),
+        have(0, 1 << 20, 1),
         (yes(false), message::encode(&Whole { hash: hash(b"something else") })),
         (yes(false), Bytes::from_static(b"nonsense")),
     ];

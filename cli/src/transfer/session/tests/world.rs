@@ -89,6 +89,8 @@ pub(super) struct Person {
     /// The files that were stored, here or there, with their hashes.
     pub(super) stored: RefCell<BTreeMap<String, String>>,
     pub(super) sent: RefCell<BTreeMap<String, String>>,
+    /// The values of the progress when a file goes on.
+    pub(super) resumed: RefCell<Vec<u64>>,
     /// All values of the progress.
     pub(super) received: RefCell<Vec<u64>>,
     pub(super) acknowledged: RefCell<Vec<u64>>,
@@ -110,6 +112,11 @@ impl Host for Person {
             }
             Event::Sent { name, hash, .. } => {
                 self.sent.borrow_mut().insert(name.to_owned(), hash.to_string());
+            }
+            // Of what comes, or nobody looks at it among what does.
+            Event::Resumed { bytes } => {
+                self.resumed.borrow_mut().push(bytes);
+                self.received.borrow_mut().push(bytes);
             }
             Event::Received { bytes } => self.received.borrow_mut().push(bytes),
             Event::Acknowledged { bytes } => self.acknowledged.borrow_mut().push(bytes),
