@@ -7,11 +7,11 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::{Serve, dilated, signal, soon};
+use common::{Serve, dilated, nobody, signal, soon};
 use dilated::server::{MailboxServer, ServerConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket},
+    net::TcpListener,
     process::Command,
 };
 
@@ -51,14 +51,6 @@ impl Diagnosis {
             self.failure
         );
     }
-}
-
-/// An address at which nobody listens, or can listen as long as the socket lives.
-fn nobody() -> (TcpSocket, SocketAddr) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = socket.local_addr().unwrap();
-    (socket, address)
 }
 
 /// A server that answers the first bytes of each connection with `answer`, and ends the connection if there is one.

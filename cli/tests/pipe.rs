@@ -6,7 +6,7 @@ mod common;
 
 use std::{process::Stdio, time::Duration};
 
-use common::{Pipe, Serve, dilated, hash, noise, signal, soon};
+use common::{Pipe, Serve, dilated, hash, kept_address, nobody, noise, signal, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
@@ -83,9 +83,9 @@ async fn what_is_no_code_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_dead_server_is_a_sentence() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_nobody, dead) = nobody();
     let mut command = dilated();
-    command.args(["--mailbox", &format!("ws://127.0.0.1:{port}/v1"), "pipe"]);
+    command.args(["--mailbox", &format!("ws://{dead}/v1"), "pipe"]);
     Pipe::spawn(command).fail(5, "could not connect to the mailbox server ws://127.0.0.1").await;
     let mut command = dilated();
     command.args(["--mailbox", "http://127.0.0.1/", "pipe"]);
@@ -216,7 +216,8 @@ async fn the_code_may_come_from_the_environment() {
 #[tokio::test]
 async fn a_relay_that_dies_and_comes_back_loses_nothing() {
     let mailbox = Serve::with(&["--no-relay", "--mailbox-listen", "127.0.0.1:0"]).await;
-    let mut relay = Serve::with(&["--no-mailbox", "--relay-listen", "127.0.0.1:0"]).await;
+    let (_kept, address) = kept_address();
+    let mut relay = Serve::with(&["--no-mailbox", "--relay-listen", &address]).await;
     let pipe = |arguments: &[&str]| {
         let mut command = mailbox.dilated();
         command.env("DILATED_RELAY", &relay.relay).args(["--no-listen", "pipe"]).args(arguments);
@@ -237,7 +238,6 @@ async fn a_relay_that_dies_and_comes_back_loses_nothing() {
     a.lines.wait_for("lost: ").await;
     let tail = tail.to_vec();
     let rest = tokio::spawn(async move { to_a.write_all(&tail).await });
-    let address = relay.relay.strip_prefix("tcp:").unwrap().to_owned();
     let relay = Serve::with(&["--no-mailbox", "--relay-listen", &address]).await;
     b.feed("");
     soon("the rest", from_b.read_to_end(&mut got)).await.unwrap();

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use common::{Pipe, Serve, dilated, soon};
+use common::{Pipe, Serve, dilated, nobody, soon};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -140,9 +140,7 @@ async fn doctor_asks_through_the_proxy() {
 #[tokio::test]
 async fn without_the_proxy_nothing_is_tried() {
     let serve = Serve::start().await;
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxy = nobody.local_addr().unwrap();
-    drop(nobody);
+    let (_nobody, proxy) = nobody();
     let mut command = serve.dilated();
     command.args(["--proxy", &format!("socks5://{proxy}"), "send", "--text", "x"]);
     // The servers can be reached directly, and are not.

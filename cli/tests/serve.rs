@@ -4,19 +4,14 @@
 
 mod common;
 
-use common::{Pipe, Serve, dilated, signal};
-use tokio::net::TcpSocket;
+use common::{Pipe, Serve, dilated, kept_address, signal};
 
 #[tokio::test]
 async fn a_restart_with_a_database_is_invisible() {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("mailboxes.sqlite");
     let database = database.to_str().unwrap();
-    // Between the two servers nobody else gets the port.
-    let port = TcpSocket::new_v4().unwrap();
-    port.set_reuseaddr(true).unwrap();
-    port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = port.local_addr().unwrap().to_string();
+    let (_kept, address) = kept_address();
     let serve = Serve::with(&["--no-relay", "--mailbox-listen", &address, "--database", database]).await;
     let mut a = serve.pipe(&[]);
     let code = a.code().await;

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use common::{PATIENCE, Pipe, Serve, noise, signal, soon};
+use common::{PATIENCE, Pipe, Serve, nobody, noise, signal, soon};
 use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
@@ -28,6 +28,12 @@ const TAB: &str = "\t";
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
 const ENTER: &str = "\r";
+
+/// How the line editor says that a key had no effect.
+const BELL: &str = "\x07";
+
+/// Written by the test itself, behind everything that the command has written.
+const LAST: &str = "<the last byte>";
 
 /// A terminal with a command on it.
 struct Screen {
@@ -102,26 +108,40 @@ impl Screen {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Presses Tab until it has an effect: what is completed comes from the server.
+    /// Presses Tab until it has an effect: what is completed comes from the server. It is never pressed again before
+    /// it is known to have had none, since several at once ask for something else.
     async fn tab(&mut self, completed: &str) {
-        for _ in 0..100 {
-            self.press(TAB);
-            for _ in 0..100 {
-                if self.shows(completed) {
-                    return;
+        let shown = self.shown.clone();
+        let completion = async {
+            loop {
+                self.press(TAB);
+                let from = self.seen;
+                loop {
+                    if self.shows(completed) {
+                        return;
+                    }
+                    if self.all()[from..].contains(BELL) {
+                        self.wait_for(BELL).await;
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
             }
+        };
+        if tokio::time::timeout(PATIENCE, completion).await.is_err() {
+            panic!("{completed:?} is not completed: {:?}", shown.lock().unwrap());
         }
-        panic!("{completed:?} is not completed: {:?}", self.all());
     }
 
-    /// Waits for its end. The terminal must be as it was: it shows what is typed, line by line.
+    /// Waits for its end, and for all that it showed. The terminal must be as it was: it shows what is typed, line by
+    /// line.
     async fn status(&mut self) -> Option<i32> {
         let status = soon("the end of the process", self.child.wait()).await.unwrap();
         let modes = tcgetattr(&self.terminal).unwrap().local_modes;
         let cooked = LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
         assert!(modes.contains(cooked), "the terminal is left with {modes:?}");
+        self.terminal.write_all(LAST.as_bytes()).unwrap();
+        self.wait_for(LAST).await;
         status.code()
     }
 }
@@ -185,9 +205,9 @@ async fn whoever_gives_up_leaves_the_terminal_as_it_was() {
 
 #[tokio::test]
 async fn a_server_that_is_gone_ends_the_question() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_nobody, dead) = nobody();
     let mut command = common::dilated();
-    command.args(["--mailbox", &format!("ws://127.0.0.1:{port}/v1"), "receive"]);
+    command.args(["--mailbox", &format!("ws://{dead}/v1"), "receive"]);
     let mut screen = Screen::run(&command, 100, None);
     screen.wait_for("could not connect to the mailbox server").await;
     assert_eq!(screen.status().await, Some(5), "{}", screen.all());

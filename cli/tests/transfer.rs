@@ -354,12 +354,14 @@ async fn two_of_our_own_do_more() {
 #[tokio::test]
 async fn two_of_our_own_part_when_one_is_interrupted() {
     let world = World::of_our_own().await;
+    // The other one learns that by the link, and why by the mailbox, which may be too slow.
+    let incomplete = "before the end; the transfer is incomplete";
     let (mut sender, mut receiver) = interrupted(&world).await;
     signal(&sender.child, "INT").await;
-    tokio::join!(sender.fail(130, "interrupted"), receiver.fail(4, "the other side was interrupted"));
+    tokio::join!(sender.fail(130, "interrupted"), receiver.fail(4, incomplete));
     let (mut sender, mut receiver) = interrupted(&world).await;
     signal(&receiver.child, "INT").await;
-    tokio::join!(receiver.fail(130, "interrupted"), sender.fail(4, "the other side was interrupted"));
+    tokio::join!(receiver.fail(130, "interrupted"), sender.fail(4, incomplete));
     assert!(!world.arrived().contains_key("endless"));
 }
 

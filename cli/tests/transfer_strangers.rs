@@ -5,9 +5,14 @@
 
 mod common;
 
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use common::{Pipe, Serve, hash, noise, soon};
+use common::{Pipe, Serve, hash, noise, signal, soon};
 use dilated::{
     Wormhole,
     transit::{
@@ -280,6 +285,31 @@ async fn a_sender_that_cancels_at_any_time() {
     stranger.say(&json!({ "error": "changed my mind" }));
     receiver.fail(4, "gave up: changed my mind").await;
     assert!(names(to.path()).is_empty());
+}
+
+#[tokio::test]
+async fn an_interrupted_side_does_not_end_the_connection_before_it_has_said_why() {
+    /// Less than it waits for a server that is stopped.
+    const WAITS: Duration = Duration::from_secs(4);
+    let serve = Serve::start().await;
+    let (mut receiver, stranger, _to) = receiving(&serve, "109-in-this-order");
+    let mut pipe = stranger.offer(&file_offer(1000)).await;
+    receiver.lines.wait_for("connected ").await;
+    // Nobody can be told anything now.
+    signal(&serve.child, "STOP").await;
+    let begun = now();
+    signal(&receiver.child, "INT").await;
+    // An end that does not wait for the word comes within this, and makes the test fail.
+    let early = tokio::time::timeout(Duration::from_millis(500), pipe.reader.next_record()).await;
+    // On a machine that is very busy the waiting may be over.
+    assert!(early.is_err() || now() >= begun + WAITS, "the connection ends without a word: {early:?}");
+    signal(&serve.child, "CONT").await;
+    receiver.fail(130, "interrupted").await;
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is looked at whether a limit of time was over")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Offers `archive` as a directory of so many bytes and files, to a receiver whose sentence must have `sentence`.

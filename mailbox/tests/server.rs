@@ -328,6 +328,15 @@ async fn addresses_behind_a_proxy() {
     behind.open(&[("x-real-ip", "192.0.2.1")]).await.unwrap();
 }
 
+/// Whoever speaks TLS to it gets an answer, not silence: a client then says that the address is one without TLS.
+#[tokio::test]
+async fn what_is_no_text_is_answered_at_once() {
+    let server = start_with(|config| config.limits.handshake_timeout = 2 * LONG).await;
+    // The beginning of a hello that is longer.
+    let reply = server.http("\u{16}\u{3}\u{1}\u{2}\0\u{1}").await;
+    assert!(reply.starts_with("HTTP/1.1 400 "), "{reply}");
+}
+
 #[tokio::test]
 async fn silent_connections() {
     let short = Duration::from_millis(100);

@@ -195,27 +195,25 @@ fn direct(listener: &TcpListener) -> Value {
            "hostname": address.ip().to_string(), "port": address.port()})
 }
 
-/// Waits until the victim has dialled `most` of the listeners, and a while longer. Returns how many it has dialled.
+/// Waits until the victim has dialled `most` of the listeners, and a while longer. Returns how many it has dialled, however
+/// often: a machine that stood still has its search begin anew.
 async fn dialled(listeners: &[TcpListener], most: usize) -> usize {
-    let mut connections = Vec::new();
-    let accept_all = |connections: &mut Vec<TcpStream>| {
-        for listener in listeners {
+    let mut connections: Vec<Vec<TcpStream>> = listeners.iter().map(|_| Vec::new()).collect();
+    let mut count = || {
+        for (listener, accepted) in listeners.iter().zip(&mut connections) {
             let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
             if let std::task::Poll::Ready(Ok((stream, _))) = listener.poll_accept(&mut cx) {
-                connections.push(stream);
+                accepted.push(stream);
             }
         }
+        connections.iter().filter(|accepted| !accepted.is_empty()).count()
     };
-    until("the dials", || {
-        accept_all(&mut connections);
-        connections.len() >= most
-    })
-    .await;
+    until("the dials", || count() >= most).await;
     for _ in 0..5 {
         Wire::pause().await;
-        accept_all(&mut connections);
+        count();
     }
-    connections.len()
+    count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,8 +248,7 @@ async fn a_hundred_relays() {
     let all: Vec<Value> = listeners.iter().map(direct).collect();
     world.hostile.say_hints(&[json!({"type": "relay-v1", "hints": all})], 0);
     let dialled = dialled(&listeners, RELAYS).await;
-    // Under two tokens at each.
-    assert!(dialled <= 2 * RELAYS, "{dialled} were dialled");
+    assert!(dialled <= RELAYS, "{dialled} were dialled");
     still_links(world).await;
 }
 

@@ -17,7 +17,7 @@ use tokio::process::Command;
 use crate::support::our_servers;
 
 /// Far longer than any of these takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Of a run in which Python's `wormhole` lost its port.
 const TRIES: usize = 3;

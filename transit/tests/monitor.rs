@@ -88,9 +88,19 @@ impl Watcher {
         self.lines.recv_timeout(PATIENCE).expect("the monitor tells something")
     }
 
+    /// The next that is told about the network. The machine may also stand still for a while, and be told so.
+    fn change(&self) -> String {
+        loop {
+            let line = self.line();
+            if !line.starts_with("woke ") {
+                return line;
+            }
+        }
+    }
+
     /// The next that is told is this.
     fn expect(&self, expected: &str) {
-        assert_eq!(self.line(), expected);
+        assert_eq!(self.change(), expected);
     }
 
     /// All of these are told, in any order and among others.

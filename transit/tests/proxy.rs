@@ -202,9 +202,11 @@ async fn a_relay_through_a_proxy_with_a_password() {
     talk(&mut sent.expect("connected"), &mut received.expect("connected")).await;
     // Without the password the proxy does nothing for us, and the error says who did not.
     let mut refused = through(&proxy);
-    refused.limits.timeout = Duration::from_secs(2);
+    // It is asked again until then.
+    refused.limits.timeout = Duration::from_secs(8);
+    let refused = TransitSender::new(refused).expect("a side");
     let hint = Hint::Direct("tcp:peer.invalid:7".parse().expect("a hint"));
-    let error = TransitSender::new(refused).expect("a side").connect(&[hint]).await.expect_err("refused");
+    let error = soon("end", refused.connect(&[hint])).await.expect_err("refused");
     assert!(error.to_string().contains(&format!("the proxy {proxy} did not connect")), "{error}");
 }
 

@@ -111,7 +111,7 @@ impl Restore {
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        self.editing.end();
+        self.editing.end(Editing::CHANGE);
         #[cfg(unix)]
         if let Some((tty, state)) = &self.before {
             // A terminal that is gone needs no repair.
@@ -160,10 +160,9 @@ impl Editing {
         true
     }
 
-    /// From now on the mode stays as it is made.
-    fn end(&self) {
-        let changing =
-            self.0.1.wait_timeout_while(self.edit(), Editing::CHANGE, |edit| *edit == Edit::Begins);
+    /// From now on the mode stays as it is made. Waits no longer than `limit` for an editor that changes it.
+    fn end(&self, limit: Duration) {
+        let changing = self.0.1.wait_timeout_while(self.edit(), limit, |edit| *edit == Edit::Begins);
         *changing.unwrap_or_else(PoisonError::into_inner).0 = Edit::Ended;
     }
 
@@ -199,10 +198,10 @@ mod tests {
 
     #[test]
     fn the_end_waits_for_an_editor_that_changes_the_mode() {
-        let restore = Restore::new();
-        let editing = restore.editing();
+        let editing = Editing::default();
         assert!(editing.begin());
-        let ended = std::thread::spawn(move || drop(restore));
+        let end = editing.clone();
+        let ended = std::thread::spawn(move || end.end(Duration::from_secs(60)));
         // An end that does not wait comes within this, and makes the test fail; it may also come later unnoticed.
         std::thread::sleep(Duration::from_millis(50));
         assert!(!ended.is_finished(), "the mode may still change");

@@ -161,7 +161,7 @@ async fn run(
     let spoken = Cell::new(None);
     // It outlives the session, so that what was said last still arrives.
     let mut kept = None;
-    let session = async {
+    let mut session = Box::pin(async {
         get_code(&meeting, code, show, |code| task.for_the_other_side(global, code), global).await?;
         let peer = meeting.peer().await?;
         let protocol = protocol(options, &peer.about);
@@ -190,14 +190,22 @@ async fn run(
                 }
             }
         }
-    };
-    let outcome = meeting.guard(session, &mut signals).await;
+    });
+    let outcome = meeting.guard(&mut session, &mut signals).await;
     let ended = match spoken.get() {
         Some(Protocol::Classic) => {
             let last = outcome.as_ref().err().and_then(classic::last_word);
-            meeting.leave(last, outcome, &mut signals).await?
+            // The connection ends with the session, and not before the server has the reason: whoever sees the end
+            // first would have to guess.
+            let outcome = meeting.leave(last, outcome, &mut signals).await;
+            drop(session);
+            outcome?
         }
-        Some(Protocol::Dilated) | None => meeting.part(outcome, &mut signals).await?,
+        Some(Protocol::Dilated) | None => {
+            // Its link stays up until the server has the reason.
+            drop(session);
+            meeting.part(outcome, &mut signals).await?
+        }
     };
     let Totals { sent, received } = ended?;
     report.line(format_args!("done: sent {}, received {}", bytes(sent.bytes), bytes(received.bytes)));

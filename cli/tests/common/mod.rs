@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot run has failed")]
 
 use std::{
+    net::SocketAddr,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -11,6 +12,7 @@ use std::{
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpSocket,
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::watch,
     time::timeout,
@@ -214,6 +216,24 @@ impl Pipe {
         assert!(said.contains(sentence), "{sentence:?} is not in:\n{said}");
         assert!(!said.contains("panicked") && !said.contains("Error {"), "{said}");
     }
+}
+
+/// An address at which nobody listens, or can listen as long as the socket lives.
+pub(crate) fn nobody() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+/// An address for a server, and then for the next: between the two nobody else gets the port, as long as the socket
+/// lives.
+pub(crate) fn kept_address() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    (socket, address)
 }
 
 /// Sends a signal to this one process.

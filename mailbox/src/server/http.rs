@@ -68,6 +68,10 @@ pub(super) async fn read_head(stream: &mut TcpStream) -> io::Result<Result<Head,
         if stream.read_buf(&mut buffer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        // Such as TLS, which has no lines: waiting for an empty one would let the client wait, too.
+        if !matches!(buffer[0], b'\r' | b'\n' | b'!'..=b'~') {
+            return Ok(Err(Reply::BAD));
+        }
         // Parsing only what is complete keeps a client that sends single bytes from making us parse each time.
         let complete =
             buffer.windows(2).any(|two| two == b"\n\n") || buffer.windows(3).any(|three| three == b"\n\r\n");

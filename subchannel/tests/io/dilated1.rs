@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::link::{Link, SECOND, Speak, drained, now, open, pattern, plaintexts, two};
+use crate::link::{Link, PATIENCE, Speak, drained, now, open, pattern, plaintexts, two};
 
 fn linked() -> (Multiplexer, Multiplexer, Link) {
     let (a, b) = two();
@@ -35,11 +35,11 @@ fn linked() -> (Multiplexer, Multiplexer, Link) {
 async fn the_opener_learns_whether_it_is_wanted() {
     let (a, b, _link) = linked();
     let (mut mine, mut theirs) = open(&a, &b).await;
-    timeout(SECOND, mine.opened()).await.unwrap().unwrap();
+    timeout(PATIENCE, mine.opened()).await.unwrap().unwrap();
     theirs.opened().await.unwrap();
     let mut refused = a.connector("nobody").unwrap().connect().await.unwrap();
     let code = Code::UNEXPECTED;
-    assert_eq!(timeout(SECOND, refused.opened()).await.unwrap(), Err(OpenRefused::Refused { code }));
+    assert_eq!(timeout(PATIENCE, refused.opened()).await.unwrap(), Err(OpenRefused::Refused { code }));
     assert_eq!(refused.send("x".into()).await, Err(WriteError::Refused { code }));
     assert_eq!(refused.recv().await, Err(ReadError::Refused { code }));
     assert_eq!(refused.subprotocol(), "nobody", "it is known as long as it is held");
@@ -59,7 +59,7 @@ async fn an_answer_that_never_comes_ends_with_the_wormhole() {
     let waiting = tokio::spawn(async move { mine.opened().await });
     tokio::task::yield_now().await;
     a.fail(EndReason::closed("bye"));
-    let answer = timeout(SECOND, waiting).await.unwrap().unwrap();
+    let answer = timeout(PATIENCE, waiting).await.unwrap().unwrap();
     assert_eq!(answer, Err(OpenRefused::Ended(EndReason::closed("bye"))));
 }
 
@@ -75,7 +75,7 @@ async fn a_writer_that_gives_up_is_told_from_one_that_ends() {
     tokio::task::yield_now().await;
     mine.reset(77);
     assert_eq!(mine.send("x".into()).await, Err(WriteError::ShutDown));
-    let (message, bytes) = timeout(SECOND, reader).await.unwrap().unwrap();
+    let (message, bytes) = timeout(PATIENCE, reader).await.unwrap().unwrap();
     assert_eq!(message, Err(ReadError::Reset { code: 77.into() }));
     assert_eq!(bytes.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
@@ -94,12 +94,12 @@ async fn a_reader_that_gives_up_wakes_its_writer() {
     assert!(!writer.is_finished());
     theirs.stop(5);
     assert_eq!(theirs.recv().await, Err(ReadError::Stopped));
-    let (bytes, message) = timeout(SECOND, writer).await.unwrap().unwrap();
+    let (bytes, message) = timeout(PATIENCE, writer).await.unwrap().unwrap();
     assert_eq!(bytes.unwrap_err().kind(), ErrorKind::BrokenPipe);
     assert_eq!(message, Err(WriteError::Stopped { code: 5.into() }));
     // The other direction goes on.
     theirs.write_all(b"still").await.unwrap();
-    assert_eq!(timeout(SECOND, read.recv()).await.unwrap().unwrap().unwrap(), "still");
+    assert_eq!(timeout(PATIENCE, read.recv()).await.unwrap().unwrap().unwrap(), "still");
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn a_reader_that_waits_holds_up_nobody_else() {
         async move {
             write.write_all(&data).await.unwrap();
             write.shutdown().await.unwrap();
-            timeout(10 * SECOND, write.acknowledged()).await.unwrap().unwrap();
+            timeout(PATIENCE, write.acknowledged()).await.unwrap().unwrap();
         }
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -121,13 +121,13 @@ async fn a_reader_that_waits_holds_up_nobody_else() {
     quick.write_all(&data).await.unwrap();
     quick.shutdown().await.unwrap();
     let mut back = Vec::new();
-    timeout(5 * SECOND, quick_theirs.read_to_end(&mut back)).await.unwrap().unwrap();
+    timeout(PATIENCE, quick_theirs.read_to_end(&mut back)).await.unwrap().unwrap();
     assert!(back == data);
     assert!(b.usage().receive_bytes < 1 << 20, "a window, not what was written: {:?}", b.usage());
     link.cut();
     let _link = Link::new(Speak::Dilated1, &a, &b);
     back.clear();
-    timeout(5 * SECOND, slow.read_to_end(&mut back)).await.unwrap().unwrap();
+    timeout(PATIENCE, slow.read_to_end(&mut back)).await.unwrap().unwrap();
     assert!(back == data);
     writer.await.unwrap();
 }
@@ -139,7 +139,7 @@ async fn acknowledgements_come_without_other_traffic() {
     for n in 0..3 {
         tokio::time::sleep(Duration::from_millis(30)).await;
         mine.write_all(b"few").await.unwrap();
-        timeout(5 * SECOND, mine.acknowledged()).await.expect("the timeout of the peer's driver").unwrap();
+        timeout(PATIENCE, mine.acknowledged()).await.expect("the timeout of the peer's driver").unwrap();
         assert_eq!(mine.bytes_acknowledged(), 3 * (n + 1));
     }
 }
@@ -259,7 +259,7 @@ async fn datagrams_arrive_whole_or_not_at_all() {
     assert_eq!(most, MuxConfig::default().max_datagram);
     for len in [0, 1, most] {
         mine.send_datagram(Bytes::from(pattern(len))).unwrap();
-        assert_eq!(timeout(SECOND, theirs.recv_datagram()).await.unwrap().unwrap().unwrap(), pattern(len));
+        assert_eq!(timeout(PATIENCE, theirs.recv_datagram()).await.unwrap().unwrap().unwrap(), pattern(len));
     }
     let long = Bytes::from(pattern(most + 1));
     assert_eq!(mine.send_datagram(long), Err(DatagramError::TooLong { len: most + 1, limit: most }));
@@ -268,9 +268,9 @@ async fn datagrams_arrive_whole_or_not_at_all() {
     mine.send_datagram("lost".into()).unwrap();
     mine.send("kept".into()).await.unwrap();
     let _link = Link::new(Speak::Dilated1, &a, &b);
-    assert_eq!(timeout(SECOND, theirs.recv()).await.unwrap().unwrap().unwrap(), "kept");
+    assert_eq!(timeout(PATIENCE, theirs.recv()).await.unwrap().unwrap().unwrap(), "kept");
     mine.send_datagram("after".into()).unwrap();
-    let received = timeout(SECOND, theirs.recv_datagram()).await.unwrap().unwrap().unwrap();
+    let received = timeout(PATIENCE, theirs.recv_datagram()).await.unwrap().unwrap().unwrap();
     assert!(received == "lost" || received == "after", "{received:?}");
     mine.shutdown().await.unwrap();
     assert_eq!(mine.send_datagram("late".into()), Err(DatagramError::NotOpen));
@@ -286,15 +286,15 @@ async fn the_control_channel_is_there_once_and_goes_both_ways() {
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished(), "the dialect is not known");
     let _link = Link::new(Speak::Dilated1, &a, &b);
-    let mut ours = timeout(SECOND, waiting).await.unwrap().unwrap().unwrap().unwrap();
+    let mut ours = timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap().unwrap();
     let mut theirs = b.control().await.unwrap().unwrap();
     assert!(a.control().await.unwrap().is_none());
     assert_eq!(ours.id(), SubchannelId(0));
     for n in 0..100u8 {
         ours.send(Bytes::from(vec![n; 1000])).await.unwrap();
-        assert_eq!(timeout(SECOND, theirs.recv()).await.unwrap().unwrap().unwrap(), vec![n; 1000]);
+        assert_eq!(timeout(PATIENCE, theirs.recv()).await.unwrap().unwrap().unwrap(), vec![n; 1000]);
         theirs.send("ok".into()).await.unwrap();
-        assert_eq!(timeout(SECOND, ours.recv()).await.unwrap().unwrap().unwrap(), "ok");
+        assert_eq!(timeout(PATIENCE, ours.recv()).await.unwrap().unwrap().unwrap(), "ok");
     }
     a.fail(EndReason::closed("bye"));
     assert!(matches!(a.control().await, Err(OpenError::Ended(_))));

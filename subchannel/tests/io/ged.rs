@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::link::{Link, SECOND, Speak, open, two};
+use crate::link::{Link, PATIENCE, Speak, open, two};
 
 #[tokio::test]
 async fn a_reader_that_waits_stops_the_link_and_a_drop_frees_it() {
@@ -27,7 +27,7 @@ async fn a_reader_that_waits_stops_the_link_and_a_drop_frees_it() {
     quick.write_all(b"through").await.unwrap();
     drop(slow_theirs);
     let mut buf = [0; 7];
-    timeout(SECOND, quick_theirs.read_exact(&mut buf)).await.unwrap().unwrap();
+    timeout(PATIENCE, quick_theirs.read_exact(&mut buf)).await.unwrap().unwrap();
     assert_eq!(&buf, b"through");
 }
 
@@ -56,7 +56,7 @@ async fn what_it_does_not_have_is_said_or_changes_nothing() {
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished(), "the dialect is not known");
     let _link = Link::new(Speak::Ged, &a, &b);
-    assert_eq!(timeout(SECOND, waiting).await.unwrap().unwrap(), Ok(false));
+    assert_eq!(timeout(PATIENCE, waiting).await.unwrap().unwrap(), Ok(false));
     let (mut mine, mut theirs) = open(&a, &b).await;
     mine.opened().await.unwrap();
     mine.set_priority(7);
@@ -67,7 +67,7 @@ async fn what_it_does_not_have_is_said_or_changes_nothing() {
     // A reader that stops gets no more, and its writer does not learn of it.
     mine.write_all(b"for nobody").await.unwrap();
     theirs.stop(1);
-    assert_eq!(timeout(SECOND, theirs.recv()).await.unwrap(), Err(ReadError::Stopped));
+    assert_eq!(timeout(PATIENCE, theirs.recv()).await.unwrap(), Err(ReadError::Stopped));
     mine.write_all(b"nor this").await.unwrap();
     mine.acknowledged().await.unwrap();
     assert_eq!(b.usage().receive_bytes, 0);

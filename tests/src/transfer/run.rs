@@ -330,7 +330,8 @@ mod tests {
         assert_eq!((outcome.is_success(), outcome.receiver.status), (false, None), "{outcome}");
 
         let hanging = "echo 4-purple-sausages; exec sleep 100";
-        let outcome = transfer(shell(hanging), |_| shell("true"), Duration::from_millis(300)).await;
+        // Long enough for two shells to start.
+        let outcome = transfer(shell(hanging), |_| shell("true"), Duration::from_secs(5)).await;
         assert_eq!((outcome.sender.status, outcome.receiver.status), (None, Some(0)), "{outcome}");
     }
 }

@@ -134,13 +134,14 @@ async fn wrong(what: &str, script: impl AsyncFnOnce(&mut Raw)) {
 
 /// Threads that store files may end a moment later than the session.
 async fn assert_gone(directory: &TempDir, what: &str) {
-    for _ in 0..1000 {
-        if names(directory.path()).is_empty() {
-            return;
+    let gone = async {
+        while !names(directory.path()).is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    if tokio::time::timeout(LIMIT, gone).await.is_err() {
+        panic!("{what}: {:?} is left", names(directory.path()));
     }
-    panic!("{what}: {:?} is left", names(directory.path()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
