@@ -46,11 +46,27 @@ impl Kind {
 pub(crate) struct Failure {
     kind: Kind,
     message: String,
+    /// Whether nobody could say more.
+    explained: bool,
 }
 
 impl Failure {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into() }
+        Failure { kind, message: message.into(), explained: false }
+    }
+
+    /// The same, with a message that says all.
+    pub(crate) fn explained(self) -> Failure {
+        Failure { explained: true, ..self }
+    }
+
+    pub(crate) fn is_explained(&self) -> bool {
+        self.explained
+    }
+
+    /// Whether the other side may still tell why it left.
+    pub(crate) fn awaits_reason(&self) -> bool {
+        self.kind == Kind::PeerLeft && !self.explained
     }
 
     pub(crate) fn io(doing: &str, error: &io::Error) -> Failure {
@@ -111,7 +127,7 @@ impl From<WormholeError> for Failure {
             WormholeError::KeyFormat(_) => format!("{error} A code looks like 7-purple-sausages."),
             _ => error.to_string(),
         };
-        Failure { kind, message }
+        Failure::new(kind, message)
     }
 }
 
@@ -126,7 +142,7 @@ impl From<DilationError> for Failure {
             DilationError::PeerClosed => Kind::PeerLeft,
             _ => Kind::Local,
         };
-        Failure { kind, message: error.to_string() }
+        Failure::new(kind, error.to_string())
     }
 }
 

@@ -4,74 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot run has failed")]
 
 mod common;
+#[path = "../../tests/src/socks.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is the proxy of all tests, which use more of it")]
+mod socks;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
-};
+use std::net::SocketAddr;
 
 use common::{Pipe, Serve, dilated, nobody, soon};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
-    net::{TcpListener, TcpStream},
-};
-
-/// A SOCKS5 server (RFC 1928) that knows names which nobody else does.
-#[derive(Clone, Default)]
-struct Socks {
-    names: BTreeMap<String, SocketAddr>,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Socks {
-    async fn start(&self) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let socks = self.clone();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let socks = socks.clone();
-                // An error is the end of that client.
-                tokio::spawn(async move { drop(socks.serve(client).await) });
-            }
-        });
-        address
-    }
-
-    async fn serve(&self, mut client: TcpStream) -> io::Result<()> {
-        assert_eq!(client.read_u8().await?, 5);
-        let mut methods = vec![0; client.read_u8().await?.into()];
-        client.read_exact(&mut methods).await?;
-        assert!(methods.contains(&0));
-        client.write_all(&[5, 0]).await?;
-        let mut request = [0; 4];
-        client.read_exact(&mut request).await?;
-        assert_eq!(request[..3], [5, 1, 0], "CONNECT");
-        let host = match request[3] {
-            1 => Ipv4Addr::from(client.read_u32().await?).to_string(),
-            3 => {
-                let mut name = vec![0; client.read_u8().await?.into()];
-                client.read_exact(&mut name).await?;
-                String::from_utf8(name).unwrap()
-            }
-            other => panic!("address type {other}"),
-        };
-        let asked = format!("{host}:{}", client.read_u16().await?);
-        self.asked.lock().unwrap().push(asked.clone());
-        let Some(server) = self.names.get(&asked) else {
-            return client.write_all(&[5, 4, 0, 1, 0, 0, 0, 0, 0, 0]).await;
-        };
-        let mut server = TcpStream::connect(server).await?;
-        client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
-        copy_bidirectional(&mut client, &mut server).await.map(drop)
-    }
-
-    fn asked(&self, name: &str) -> bool {
-        self.asked.lock().unwrap().iter().any(|asked| asked == name)
-    }
-}
+use socks::Socks;
 
 const MAILBOX: &str = "mailbox.invalid:4000";
 const RELAY: &str = "relay.invalid:4001";
@@ -80,11 +20,16 @@ const RELAY: &str = "relay.invalid:4001";
 async fn hidden(serve: &Serve) -> (Socks, SocketAddr) {
     let mailbox = serve.mailbox.strip_prefix("ws://").unwrap().strip_suffix("/v1").unwrap();
     let relay = serve.relay.strip_prefix("tcp:").unwrap();
-    let names =
-        [(MAILBOX, mailbox), (RELAY, relay)].map(|(name, at)| (name.to_owned(), at.parse().unwrap())).into();
-    let socks = Socks { names, ..Socks::default() };
-    let address = socks.start().await;
+    let socks = Socks::default();
+    for (name, at) in [(MAILBOX, mailbox), (RELAY, relay)] {
+        socks.name(name, at.parse().unwrap());
+    }
+    let address = socks.start().await.unwrap();
     (socks, address)
+}
+
+fn has(asked: &[String], name: &str) -> bool {
+    asked.iter().any(|asked| asked == name)
 }
 
 fn run(proxy: SocketAddr, arguments: &[&str]) -> Pipe {
@@ -120,7 +65,8 @@ async fn two_sides_meet_where_only_the_proxy_leads() {
         } else {
             assert_eq!(String::from_utf8_lossy(&output).trim(), "hidden", "{}", b.lines.all());
         }
-        assert!(socks.asked(MAILBOX) && (!link || socks.asked(RELAY)), "{:?}", socks.asked.lock().unwrap());
+        let asked = socks.asked();
+        assert!(has(&asked, MAILBOX) && (!link || has(&asked, RELAY)), "{asked:?}");
     }
 }
 
@@ -131,7 +77,8 @@ async fn doctor_asks_through_the_proxy() {
     let mut doctor = run(proxy, &["doctor"]);
     let said = String::from_utf8(doctor.read().await).unwrap();
     assert_eq!(doctor.status().await, 0, "{said}{}", doctor.lines.all());
-    assert!(socks.asked(MAILBOX) && socks.asked(RELAY), "{said}");
+    let asked = socks.asked();
+    assert!(has(&asked, MAILBOX) && has(&asked, RELAY), "{asked:?}\n{said}");
     for part in ["ok    relay", "skip  listener", "behind the proxy"] {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }

@@ -249,6 +249,23 @@ async fn the_offer_is_asked_about_and_may_be_declined() {
 }
 
 #[tokio::test]
+async fn a_question_that_is_withdrawn_ends_its_line() {
+    let serve = Serve::start().await;
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = from.path().join("x.bin");
+    std::fs::write(&file, b"x").unwrap();
+    let mut sender = serve.run("send", &[file.to_str().unwrap()]);
+    let mut command = serve.dilated();
+    command.args(["receive", &sender.code().await]).current_dir(to.path());
+    let mut screen = Screen::run(&command, 100, None);
+    screen.wait_for("/n] ").await;
+    signal(&sender.child, "INT").await;
+    sender.fail(130, "interrupted").await;
+    assert_eq!(screen.status().await, Some(4), "{}", screen.all());
+    assert!(screen.all().contains("[Y/n] \r\n"), "{:?}", screen.all());
+}
+
+#[tokio::test]
 async fn the_verifier_is_asked_about() {
     let serve = Serve::start().await;
     let mut sender = serve.run("send", &["--text", "the same"]);

@@ -10,9 +10,10 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use common::{Pipe, Serve, hash, noise, signal};
+use common::{Pipe, Serve, hash, noise, signal, soon};
 use tempfile::TempDir;
 
 /// Two places, and servers between them.
@@ -305,6 +306,79 @@ async fn two_senders_are_told() {
 }
 
 #[tokio::test]
+async fn two_of_our_own_that_want_the_same_are_told() {
+    let world = World::of_our_own().await;
+    world.write("file", b"x");
+    for (arguments, sentence) in [
+        (&["file"][..], "one of the two has to receive"),
+        (&["--text", "x"], "one of the two has to receive"),
+    ] {
+        let mut one = world.send(arguments);
+        let mut two = world.send(&[&["--code", &one.code().await], arguments].concat());
+        tokio::join!(one.fail(2, sentence), two.fail(2, sentence));
+    }
+    let (mut one, mut two) = (world.receive(&["5-both-receive"]), world.receive(&["5-both-receive"]));
+    tokio::join!(one.fail(2, "one of the two has to send"), two.fail(2, "one of the two has to send"));
+    world.nothing_arrived();
+}
+
+#[tokio::test]
+async fn a_name_that_the_user_chose_is_for_one_thing() {
+    let world = World::of_our_own().await;
+    world.write("file", b"x");
+    world.write("dir/file", b"x");
+    let (_, receiver) = world.deliver(&["file"], &["--output", "mine"]).await;
+    let said = receiver.lines.all();
+    assert!(said.contains("offers the file file, 1 byte; here it is called mine"), "{said}");
+    let (mut sender, mut receiver) = world.both(&["file", "dir"], &["--output", "mine"]).await;
+    tokio::join!(sender.fail(7, "rejected"), receiver.fail(2, "--output has to be a directory that exists"));
+    assert_eq!(world.arrived().keys().collect::<Vec<_>>(), ["mine"]);
+}
+
+#[tokio::test]
+async fn each_side_is_told_why_the_other_one_failed() {
+    let world = World::of_our_own().await;
+    let file = world.write("file", &noise(5_000_000, 5));
+    let mut sender = world.send(&["file"]);
+    let code = sender.code().await;
+    fs::File::options().write(true).open(file).unwrap().set_len(100).unwrap();
+    let mut receiver = world.receive(&["--yes", &code]);
+    let why = "the other side failed: file became shorter while it was sent";
+    tokio::join!(sender.fail(1, "file became shorter while it was sent"), receiver.fail(4, why));
+}
+
+#[tokio::test]
+async fn names_that_were_altered_are_told() {
+    let told = |output: Vec<u8>, name: &str| {
+        let output = String::from_utf8(output).unwrap();
+        let events = output.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let files: Vec<_> = events.filter(|event| event["event"] == "file").collect();
+        let file =
+            files.iter().find(|file| file["path"] == name).unwrap_or_else(|| panic!("{name}: {output}"));
+        file["altered"].as_bool().unwrap()
+    };
+    for classic in [false, true] {
+        let world = World { classic, ..World::new().await };
+        world.write("b\u{7}ell", b"x");
+        world.write("plain", b"x");
+        world.write("dir/in\u{7}side", b"x");
+        fs::create_dir_all(world.from.path().join("hollow/deep\u{7}")).unwrap();
+        let directory = if classic { "dir" } else { "dir/in_side" };
+        for (sent, path, altered) in
+            [("b\u{7}ell", "b_ell", true), ("plain", "plain", false), ("dir", directory, true)]
+        {
+            let (mut sender, mut receiver) = world.both(&[sent], &["--json"]).await;
+            assert_eq!(told(receiver.read().await, path), altered);
+            tokio::join!(sender.succeed(), receiver.succeed());
+            assert_eq!(receiver.lines.all().contains("not safe"), altered, "{}", receiver.lines.all());
+        }
+        let (_, receiver) = world.deliver(&["hollow"], &[]).await;
+        assert!(receiver.lines.all().contains("not safe"), "{}", receiver.lines.all());
+        assert!(world.arrived().contains_key("hollow/deep_"));
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_sent_is_said_before_anybody_waits() {
     let world = World::new().await;
     world.write("a/file", b"x");
@@ -357,8 +431,16 @@ async fn two_of_our_own_part_when_one_is_interrupted() {
     // The other one learns that by the link, and why by the mailbox, which may be too slow.
     let incomplete = "before the end; the transfer is incomplete";
     let (mut sender, mut receiver) = interrupted(&world).await;
+    let partial = world.to.path().join("endless.dilated-partial");
+    soon("a part of the file", async {
+        while fs::metadata(&partial).map_or(0, |metadata| metadata.len()) < 16_000_000 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     signal(&sender.child, "INT").await;
     tokio::join!(sender.fail(130, "interrupted"), receiver.fail(4, incomplete));
+    assert!(receiver.lines.all().contains("goes on from there"), "{}", receiver.lines.all());
     let (mut sender, mut receiver) = interrupted(&world).await;
     signal(&receiver.child, "INT").await;
     tokio::join!(receiver.fail(130, "interrupted"), sender.fail(4, incomplete));

@@ -307,6 +307,18 @@ async fn an_interrupted_side_does_not_end_the_connection_before_it_has_said_why(
     receiver.fail(130, "interrupted").await;
 }
 
+#[tokio::test]
+async fn a_side_that_offers_nothing_may_receive_as_well() {
+    let serve = Serve::start().await;
+    let (mut receiver, stranger, _to) = receiving(&serve, "110-both-wait");
+    receiver.lines.wait_for("one of the two has to send").await;
+    // It was only slow.
+    stranger.say(&json!({ "offer": { "message": "late" } }));
+    assert_eq!(stranger.wait_for("answer").await, json!({ "message_ack": "ok" }));
+    receiver.succeed().await;
+    stranger.close().await;
+}
+
 #[expect(clippy::disallowed_methods, reason = "it is looked at whether a limit of time was over")]
 fn now() -> Instant {
     Instant::now()

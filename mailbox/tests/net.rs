@@ -4,16 +4,23 @@
 
 #[path = "support/mini.rs"]
 mod mini;
+#[path = "../../tests/src/socks.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is the proxy of all tests, which use more of it")]
+mod socks;
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use dilated_mailbox::WormholeError;
 use dilated_mailbox::client::{ClientConfig, ConnectionStatus, Event};
-use dilated_mailbox::net::{Mailbox, MailboxDriver, MailboxUrl, NetConfig, client, client_with};
+use dilated_mailbox::net::{Dialer, Mailbox, MailboxDriver, MailboxUrl, NetConfig, client, client_with};
 use mini::{Conduct, MiniServer};
+use socks::Socks;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
+use tokio_socks::tcp::Socks5Stream;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -332,4 +339,71 @@ async fn next_may_be_cancelled_at_any_time() {
     };
     timeout(PATIENCE, search).await.unwrap();
     assert_eq!(received, (0..50).collect::<Vec<u8>>());
+}
+
+const HIDDEN: &str = "mailbox.invalid:4000";
+
+/// Connects through a SOCKS5 proxy.
+fn through(proxy: SocketAddr) -> NetConfig {
+    let mut net = NetConfig::default();
+    net.dialer = Some(Dialer::new(move |host, port| async move {
+        let connected = Socks5Stream::connect(proxy, (host, port)).await;
+        connected.map(Socks5Stream::into_inner).map_err(io::Error::other)
+    }));
+    net
+}
+
+/// Where the server listens, whatever it is called.
+fn address(server: &MiniServer) -> SocketAddr {
+    let port = server.url().rsplit(':').next().and_then(|end| end.strip_suffix("/v1")?.parse().ok());
+    SocketAddr::from(([127, 0, 0, 1], port.unwrap()))
+}
+
+#[tokio::test]
+async fn a_proxy_resolves_names_and_makes_every_connection() {
+    let socks = Socks::default();
+    let net = through(socks.start().await.unwrap());
+    let url: MailboxUrl = format!("ws://{HIDDEN}/v1").parse().unwrap();
+    let join = || client_with(vec![url.clone()], config(), net.clone()).unwrap();
+    let mut server = MiniServer::start(Conduct::default()).await;
+    socks.name(HIDDEN, address(&server));
+    exchange(&server, join).await;
+    assert_eq!(socks.asked(), [HIDDEN, HIDDEN]);
+    // Those that replace lost ones, too.
+    let (mailbox, mut driver) = join();
+    until(&mut driver, |event| matches!(event, Event::Connected).then_some(())).await;
+    server.stop().await;
+    until(&mut driver, |event| matches!(event, Event::Disconnected { .. }).then_some(())).await;
+    server.restart().await;
+    mailbox.reconnect_now();
+    until(&mut driver, |event| matches!(event, Event::Connected).then_some(())).await;
+    let asked = socks.asked();
+    assert!(asked.len() > 3 && asked.iter().all(|asked| asked == HIDDEN), "{asked:?}");
+}
+
+#[tokio::test]
+async fn tls_through_a_proxy() {
+    let socks = Socks::default();
+    let server = MiniServer::start(Conduct { tls: true, ..Conduct::default() }).await;
+    // The name in the certificate, at a port where nobody is.
+    socks.name("localhost:1", address(&server));
+    let mut net = through(socks.start().await.unwrap());
+    net.extra_roots = vec![server.certificate()];
+    let url: MailboxUrl = "wss://localhost:1/v1".parse().unwrap();
+    exchange(&server, || client_with(vec![url.clone()], config(), net.clone()).unwrap()).await;
+    assert_eq!(socks.asked(), ["localhost:1", "localhost:1"]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_connect_is_the_reason() {
+    let url: MailboxUrl = format!("ws://{HIDDEN}/v1").parse().unwrap();
+    let knows_nothing = through(Socks::default().start().await.unwrap());
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut says_nothing = through(silent.local_addr().unwrap());
+    says_nothing.connect_timeout = Duration::from_millis(200);
+    for (net, why) in [(knows_nothing, "unreachable"), (says_nothing, "no answer")] {
+        let (_mailbox, mut driver) = client_with(vec![url.clone()], config(), net).unwrap();
+        let error = closed(&mut driver).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
 }

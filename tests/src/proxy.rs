@@ -67,8 +67,17 @@ struct Orders {
 pub struct Proxy {
     address: SocketAddr,
     orders: watch::Sender<Orders>,
-    passed: Arc<AtomicU64>,
+    meter: Arc<Meter>,
     acceptor: AbortHandle,
+}
+
+/// What has happened on all connections.
+#[derive(Debug, Default)]
+struct Meter {
+    /// Bytes that have passed.
+    passed: AtomicU64,
+    /// Connections that were reset because so many bytes had passed as [`Faults::cut_after`] allows.
+    cuts: AtomicU64,
 }
 
 impl Proxy {
@@ -81,9 +90,9 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let orders = watch::Sender::new(Orders { target, faults: Faults::default(), resets: 0 });
-        let passed = Arc::new(AtomicU64::new(0));
-        let acceptor = tokio::spawn(accept(listener, orders.subscribe(), Arc::clone(&passed))).abort_handle();
-        Ok(Proxy { address, orders, passed, acceptor })
+        let meter = Arc::<Meter>::default();
+        let acceptor = tokio::spawn(accept(listener, orders.subscribe(), Arc::clone(&meter))).abort_handle();
+        Ok(Proxy { address, orders, meter, acceptor })
     }
 
     /// Where it listens.
@@ -93,7 +102,12 @@ impl Proxy {
 
     /// Bytes forwarded so far.
     pub fn passed(&self) -> u64 {
-        self.passed.load(Ordering::Relaxed)
+        self.meter.passed.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were reset for [`Faults::cut_after`] so far: each had bytes under way.
+    pub fn cuts(&self) -> u64 {
+        self.meter.cuts.load(Ordering::Relaxed)
     }
 
     /// Forwards new connections to another address.
@@ -126,14 +140,14 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, orders: watch::Receiver<Orders>, passed: Arc<AtomicU64>) {
+async fn accept(listener: TcpListener, orders: watch::Receiver<Orders>, meter: Arc<Meter>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    connections.spawn(carry(client, orders.clone(), Arc::clone(&passed)));
+                    connections.spawn(carry(client, orders.clone(), Arc::clone(&meter)));
                 }
                 // No descriptors, or the client is gone already.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -143,7 +157,7 @@ async fn accept(listener: TcpListener, orders: watch::Receiver<Orders>, passed: 
 }
 
 /// One connection, to its end. Only an end that both sides wanted is passed on as one; every other is a reset.
-async fn carry(mut client: TcpStream, mut orders: watch::Receiver<Orders>, passed: Arc<AtomicU64>) {
+async fn carry(mut client: TcpStream, mut orders: watch::Receiver<Orders>, meter: Arc<Meter>) {
     let Orders { target, faults, resets } = *orders.borrow_and_update();
     let server = if faults.refuse { None } else { TcpStream::connect(target).await.ok() };
     let Some(mut server) = server else {
@@ -153,7 +167,7 @@ async fn carry(mut client: TcpStream, mut orders: watch::Receiver<Orders>, passe
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     let budget = AtomicU64::new(faults.cut_after.unwrap_or(u64::MAX));
-    let meters = Meters { budget: &budget, passed: &passed };
+    let meters = Meters { budget: &budget, all: &meter };
     let orderly = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
@@ -179,8 +193,7 @@ async fn carry(mut client: TcpStream, mut orders: watch::Receiver<Orders>, passe
 struct Meters<'a> {
     /// Bytes that may still pass on this connection.
     budget: &'a AtomicU64,
-    /// Bytes that have passed on all connections.
-    passed: &'a AtomicU64,
+    all: &'a Meter,
 }
 
 /// The connection is to be reset.
@@ -227,8 +240,12 @@ async fn forward(
             .unwrap_or_default();
         let allowed = usize::try_from(before).map_or(n, |left| left.min(n));
         to.write_all(&buffer[..allowed]).await?;
-        meters.passed.fetch_add(allowed as u64, Ordering::Relaxed);
+        meters.all.passed.fetch_add(allowed as u64, Ordering::Relaxed);
         if before <= n as u64 {
+            // Its other direction may find the budget used up, too.
+            if before > 0 {
+                meters.all.cuts.fetch_add(1, Ordering::Relaxed);
+            }
             return Err(Cut);
         }
         let rate = orders.borrow().faults.rate;

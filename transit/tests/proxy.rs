@@ -1,14 +1,11 @@
 //! Everything through a SOCKS5 proxy: Transit and the links of dilations.
 #![cfg(all(feature = "tokio", feature = "relay"))]
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+#[path = "../../tests/src/socks.rs"]
+#[allow(unreachable_pub, reason = "it is the proxy of all tests")]
+mod socks;
+
+use std::{future::Future, net::SocketAddr, time::Duration};
 
 use dilated_transit::{
     Ability, DilationKey, Hint, LinkDialect, RelayHint, Role, TcpHint,
@@ -19,10 +16,7 @@ use dilated_transit::{
     relay::{Relay, RelayConfig},
     v1::TransitKey,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
-    net::{TcpListener, TcpStream},
-};
+use socks::Socks;
 
 const USER: &str = "somebody";
 const PASSWORD: &str = "secret:with@signs";
@@ -31,81 +25,9 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), future).await.unwrap_or_else(|_| panic!("no {what}"))
 }
 
-/// A SOCKS5 server (RFC 1928, RFC 1929) with names of its own. Ends with the runtime.
-#[derive(Clone, Default)]
-struct Socks {
-    names: Arc<Mutex<BTreeMap<String, SocketAddr>>>,
-    asked: Arc<Mutex<Vec<String>>>,
-    password: bool,
-}
-
-impl Socks {
-    async fn start(self) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let port = listener.local_addr().expect("bound").port();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                // An error is the end of that client.
-                tokio::spawn({
-                    let socks = self.clone();
-                    async move { drop(socks.serve(stream).await) }
-                });
-            }
-        });
-        Proxy::socks5("127.0.0.1", port).expect("an endpoint")
-    }
-
-    fn name(&self, name: &str, address: SocketAddr) {
-        self.names.lock().expect("whole").insert(name.to_owned(), address);
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().expect("whole").clone()
-    }
-
-    async fn serve(&self, mut client: TcpStream) -> io::Result<()> {
-        assert_eq!(client.read_u8().await?, 5);
-        let mut methods = vec![0; client.read_u8().await?.into()];
-        client.read_exact(&mut methods).await?;
-        let method = if self.password { 2 } else { 0 };
-        if !methods.contains(&method) {
-            return client.write_all(&[5, 0xff]).await;
-        }
-        client.write_all(&[5, method]).await?;
-        if self.password {
-            assert_eq!(client.read_u8().await?, 1);
-            let right = text(&mut client).await? == USER && text(&mut client).await? == PASSWORD;
-            client.write_all(&[1, u8::from(!right)]).await?;
-        }
-        let mut request = [0; 4];
-        client.read_exact(&mut request).await?;
-        assert_eq!(request[..3], [5, 1, 0], "CONNECT");
-        let host = match request[3] {
-            1 => std::net::Ipv4Addr::from(client.read_u32().await?).to_string(),
-            3 => text(&mut client).await?,
-            other => panic!("address type {other}"),
-        };
-        let asked = format!("{host}:{}", client.read_u16().await?);
-        self.asked.lock().expect("whole").push(asked.clone());
-        let known = self.names.lock().expect("whole").get(&asked).copied();
-        let server = match known.or_else(|| asked.parse().ok()) {
-            Some(address) => TcpStream::connect(address).await,
-            None => Err(io::ErrorKind::NotFound.into()),
-        };
-        let code = match &server {
-            Ok(_) => 0,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 4,
-            Err(_) => 5,
-        };
-        client.write_all(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
-        copy_bidirectional(&mut client, &mut server?).await.map(drop)
-    }
-}
-
-async fn text(stream: &mut TcpStream) -> io::Result<String> {
-    let mut text = vec![0; stream.read_u8().await?.into()];
-    stream.read_exact(&mut text).await?;
-    Ok(String::from_utf8(text).expect("text"))
+/// The proxy that `socks` is.
+async fn start(socks: &Socks) -> Proxy {
+    Proxy::socks5("127.0.0.1", socks.start().await.expect("bind").port()).expect("an endpoint")
 }
 
 fn config() -> TransitConfig {
@@ -140,7 +62,7 @@ async fn meet(sender: TransitConfig, receiver: TransitReceiver, hint: Hint) -> (
 #[tokio::test]
 async fn names_are_the_proxy_s_to_resolve_and_nobody_listens() {
     let socks = Socks::default();
-    let proxy = socks.clone().start().await;
+    let proxy = start(&socks).await;
     let receiver = TransitReceiver::new(config()).expect("a listener");
     socks.name("peer.invalid:7", loopback_address(&receiver.hints()));
     let side = TransitSender::new(through(&proxy)).expect("a side");
@@ -156,7 +78,7 @@ async fn names_are_the_proxy_s_to_resolve_and_nobody_listens() {
 #[tokio::test]
 async fn tor_hints_are_dialled_through_tor_and_private_addresses_are_not() {
     let socks = Socks::default();
-    let plain = socks.clone().start().await;
+    let plain = start(&socks).await;
     let tor = Proxy::tor(plain.host(), plain.port()).expect("an endpoint");
     let receiver = TransitReceiver::new(config()).expect("a listener");
     let address = loopback_address(&receiver.hints());
@@ -181,8 +103,8 @@ async fn tor_hints_are_dialled_through_tor_and_private_addresses_are_not() {
 
 #[tokio::test]
 async fn a_relay_through_a_proxy_with_a_password() {
-    let socks = Socks { password: true, ..Socks::default() };
-    let proxy = socks.clone().start().await;
+    let socks = Socks::with_password(USER, PASSWORD);
+    let proxy = start(&socks).await;
     let with_password = proxy.clone().with_credentials(USER, PASSWORD).expect("credentials");
     let relay =
         Relay::bind("127.0.0.1:0".parse().expect("an address"), RelayConfig::default()).await.expect("bind");
@@ -213,7 +135,7 @@ async fn a_relay_through_a_proxy_with_a_password() {
 #[tokio::test]
 async fn a_link_of_a_dilation_through_a_proxy() {
     let socks = Socks::default();
-    let proxy = socks.clone().start().await;
+    let proxy = start(&socks).await;
     let config = |role, proxy| ConnectorConfig {
         role,
         dialect: LinkDialect::Ged,

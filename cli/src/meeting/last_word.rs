@@ -65,8 +65,9 @@ impl LastWord {
         };
         match self {
             LastWord::Complete => None,
-            LastWord::Interrupted => left("the other side was interrupted"),
-            LastWord::OutputClosed => left("the other side's output was closed"),
+            LastWord::Interrupted => left("the other side was interrupted").map(Failure::explained),
+            LastWord::OutputClosed => left("the other side's output was closed").map(Failure::explained),
+            // What failed may be told on the link.
             LastWord::Failed => left("the other side failed"),
             LastWord::Refused => Some(Failure::new(
                 Kind::Code,

@@ -183,17 +183,23 @@ impl Meeting<'_> {
         session: impl Future<Output = Result<T, Failure>>,
         signals: &mut Signals,
     ) -> Result<T, Failure> {
-        /// Why the other side left, it says through the mailbox, which may be slower than the link.
+        /// Why the other side left, it says through the mailbox, and what failed there, on the link. Either may be slower.
         const MOMENT: Duration = Duration::from_secs(1);
-        let mut mailbox = pin!(self.watch_mailbox());
+        let (mut session, mut mailbox) = (pin!(session), pin!(self.watch_mailbox()));
         tokio::select! {
-            outcome = session => match outcome {
-                Err(failure) if failure.kind() == Kind::PeerLeft => {
+            outcome = &mut session => match outcome {
+                Err(failure) if failure.awaits_reason() => {
                     Err(tokio::time::timeout(MOMENT, mailbox).await.unwrap_or(failure))
                 }
                 outcome => outcome,
             },
-            failure = &mut mailbox => Err(failure),
+            failure = &mut mailbox => match failure.awaits_reason() {
+                true => match tokio::time::timeout(MOMENT, session).await {
+                    Ok(Err(better)) if better.is_explained() => Err(better),
+                    _ => Err(failure),
+                },
+                false => Err(failure),
+            },
             failure = signals.next() => Err(failure),
         }
     }

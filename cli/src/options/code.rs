@@ -37,6 +37,10 @@ impl CodeWish {
                 }
                 Ok(CodeWish::Given(uri.code))
             }
+            // Everybody could guess it, and it is used up when it is wrong.
+            CodeWish::Given(code) if code.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => Err(
+                Failure::usage(format!("the code {code} has no words; a code looks like 7-purple-sausages")),
+            ),
             other => Ok(other),
         }
     }

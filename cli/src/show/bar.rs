@@ -68,8 +68,15 @@ impl Bar {
 
     /// So many bytes of it are there by now, some of which were there before: they say nothing about the rate.
     pub(crate) fn resumed(&self, bytes: u64) {
+        let Inner { bar, .. } = &*self.0;
+        // A rate begins with what the last tick has seen. As long as there are steady ticks there is no other.
+        bar.disable_steady_tick();
         self.acknowledged(bytes);
-        self.0.bar.reset_eta();
+        bar.tick();
+        bar.reset_eta();
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(TICK);
+        }
     }
 
     /// It has ended, well or not.
@@ -192,6 +199,19 @@ mod tests {
         bar.resumed(70);
         bar.acknowledged(100);
         assert_eq!(bar.0.bar.position(), 100);
+        bar.finish();
+    }
+
+    #[test]
+    fn what_was_there_before_says_nothing_about_the_rate() {
+        let bar = Show::silent().progress(Some(1 << 40), "x");
+        bar.0.bar.enable_steady_tick(Duration::from_secs(1000));
+        bar.resumed(1 << 39);
+        std::thread::sleep(Duration::from_millis(10));
+        bar.acknowledged((1 << 39) + 1);
+        bar.0.bar.tick();
+        let rate = bar.0.bar.per_sec();
+        assert!(rate < f64::from(1 << 30), "{rate}");
         bar.finish();
     }
 }

@@ -29,6 +29,8 @@ pub(crate) enum Event {
         name: String,
         /// Where this side put it, seen from the directory that it receives into.
         path: Option<String>,
+        /// Whether that is not quite the name that the other side gave, which was not safe here.
+        altered: bool,
         bytes: u64,
         hash: Option<Hash>,
     },
@@ -135,6 +137,7 @@ mod tests {
                 from: Side::Us,
                 name: text(),
                 path: Some(text()),
+                altered: false,
                 bytes: 1,
                 hash: Some(Hash::Blake3(text())),
             },

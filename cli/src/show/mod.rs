@@ -78,6 +78,11 @@ impl Show {
         self.0.report.line(what);
     }
 
+    /// Something that came got another name than the other side gave it.
+    pub(crate) fn altered(&self) {
+        self.line("names had characters that are not safe here; there is `_` in their place");
+    }
+
     /// Whether programs are told, and standard output is theirs.
     pub(crate) fn is_json(&self) -> bool {
         self.0.json

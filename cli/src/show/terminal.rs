@@ -34,9 +34,11 @@ impl Terminal {
     /// Asks until the answer is clear. An empty one is the default, if there is one; the end of the input is no.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves a thread that waits for the answer, which the process does not wait for.
+    /// Dropping the future ends the line of the question, and leaves a thread that waits for the answer, which the process
+    /// does not wait for.
     pub(crate) async fn ask(self, question: String, default: Option<bool>) -> Result<bool, Failure> {
         let (sender, answer) = oneshot::channel();
+        let mut open = OpenLine(self.output.try_clone().ok());
         let asked = std::thread::Builder::new().name("tty".to_owned()).spawn(move || {
             let _ = sender.send(self.question(&question, default));
         });
@@ -44,6 +46,8 @@ impl Terminal {
             Ok(_) => answer.await.unwrap_or(Ok(false)),
             Err(error) => Err(error),
         };
+        // Whoever answers ends the line.
+        open.0 = None;
         answer.map_err(|error| Failure::io("could not ask on the terminal", &error))
     }
 
@@ -70,6 +74,18 @@ impl Terminal {
 
     pub(super) fn write(&mut self, text: &str) -> io::Result<()> {
         self.output.write_all(text.as_bytes())
+    }
+}
+
+/// A line that is not ended, unless somebody else ends it.
+struct OpenLine(Option<File>);
+
+impl Drop for OpenLine {
+    fn drop(&mut self) {
+        if let Some(output) = &mut self.0 {
+            // A terminal that is gone shows no lines.
+            let _ = output.write_all(b"\n");
+        }
     }
 }
 

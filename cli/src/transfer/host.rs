@@ -1,19 +1,23 @@
 //! Shows a session with one of our own, and asks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use dilated::{DilationStatus, LinkStatus};
 
 use super::{
-    Totals,
+    BOTH_RECEIVE, BOTH_SEND, Totals,
     session::{self, Host, Kind as ItemKind, Proposal, Reason},
     text,
 };
 use crate::{
     exit::{Failure, Kind},
+    files::SafePath,
     quote::{bytes, count, printable},
     show::{Bar, Event, Hash, Offered, Show, Side, Total},
 };
+
+/// From so many bytes on it is told that they are kept for another session.
+const WORTH_KEEPING: u64 = 1 << 20;
 
 /// Tells programs what happens to the link, given its states.
 pub(super) fn link_events(show: &Show) -> impl FnMut(&DilationStatus) {
@@ -34,23 +38,50 @@ pub(super) fn link_events(show: &Show) -> impl FnMut(&DilationStatus) {
     }
 }
 
+/// What this side does.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part {
+    /// And takes nothing.
+    Sends,
+    /// And has nothing to send.
+    Receives {
+        /// Without a question.
+        yes: bool,
+        /// Under a name that the user chose.
+        chosen: bool,
+    },
+}
+
 /// The user of this side.
 pub(super) struct User<'a> {
     show: &'a Show,
-    /// Takes everything without a question.
-    yes: bool,
+    part: Part,
     /// What is sent or received, for the bar.
     name: RefCell<String>,
     bar: RefCell<Option<Bar>>,
+    length_known: Cell<bool>,
+    /// Whether something got another name than the other side gave it.
+    altered: Cell<bool>,
+    /// Whether so much of something has come that another session goes on behind it.
+    kept: &'a Cell<bool>,
     /// The first thing that could not be shown.
     failed: RefCell<Option<Failure>>,
 }
 
 impl<'a> User<'a> {
-    /// Of a side that sends what is called `name`, or nothing.
-    pub(super) fn new(show: &'a Show, yes: bool, name: String) -> User<'a> {
-        let (bar, failed) = (RefCell::new(None), RefCell::new(None));
-        User { show, yes, name: RefCell::new(name), bar, failed }
+    /// Of a side that sends what is called `name`, or nothing. Whether something is kept for another session is told in
+    /// `kept`.
+    pub(super) fn new(show: &'a Show, part: Part, name: String, kept: &'a Cell<bool>) -> User<'a> {
+        User {
+            show,
+            part,
+            name: RefCell::new(name),
+            bar: RefCell::default(),
+            length_known: Cell::default(),
+            altered: Cell::default(),
+            kept,
+            failed: RefCell::default(),
+        }
     }
 
     /// What the end means.
@@ -61,18 +92,29 @@ impl<'a> User<'a> {
         if let Some(failure) = self.failed.take() {
             return Err(failure);
         }
+        self.kept.set(false);
+        if self.altered.get() {
+            self.show.altered();
+        }
+        let session::Totals { taken, refused, .. } = summary.received;
+        match self.part {
+            Part::Sends if refused > 0 => return Err(Failure::usage(BOTH_SEND)),
+            Part::Receives { .. } if taken + refused == 0 => return Err(Failure::usage(BOTH_RECEIVE)),
+            _ => {}
+        }
         if let Some(reason) = summary.sent.reason {
             let message = format!("the other side rejected the transfer: {}", explain(reason));
             return Err(Failure::new(Kind::Declined, message));
         }
         if let Some(reason) = summary.received.reason {
-            return Err(not_taken(reason));
+            return Err(self.not_taken(reason));
         }
         let total = |totals: &session::Totals| Total { files: totals.files, bytes: totals.bytes };
         Ok(Totals { sent: total(&summary.sent), received: total(&summary.received) })
     }
 
     fn begin(&self, bytes: Option<u64>) {
+        self.length_known.set(bytes.is_some());
         *self.bar.borrow_mut() = Some(self.show.progress(bytes, &self.name.borrow()));
     }
 
@@ -82,9 +124,36 @@ impl<'a> User<'a> {
         }
     }
 
-    fn file(&self, from: Side, name: &str, path: Option<String>, bytes: u64, hash: session::Hash) {
-        let hash = Some(Hash::Blake3(hash.to_string()));
-        self.show.event(&Event::File { from, name: name.to_owned(), path, bytes, hash });
+    fn sent(&self, name: &str, bytes: u64, hash: session::Hash) {
+        let (name, hash) = (name.to_owned(), Some(Hash::Blake3(hash.to_string())));
+        self.show.event(&Event::File { from: Side::Us, name, path: None, altered: false, bytes, hash });
+    }
+
+    fn stored(&self, path: &SafePath, bytes: u64, hash: session::Hash) {
+        let (altered, hash) = (path.altered(), Some(Hash::Blake3(hash.to_string())));
+        self.note_altered(altered);
+        let (name, path) = (path.to_string(), Some(path.to_string()));
+        self.show.event(&Event::File { from: Side::Them, name, path, altered, bytes, hash });
+    }
+
+    fn note_altered(&self, altered: bool) {
+        self.altered.set(self.altered.get() || altered);
+    }
+
+    fn note_here(&self, bytes: u64) {
+        // Nothing is kept of streams, and of short files.
+        let resumable = self.length_known.get() && bytes >= WORTH_KEEPING;
+        self.kept.set(resumable && matches!(self.part, Part::Receives { .. }));
+    }
+
+    /// Why this side did not take something.
+    fn not_taken(&self, reason: Reason) -> Failure {
+        match (reason, self.part) {
+            (Reason::Name, Part::Receives { chosen: true, .. }) => Failure::usage(
+                "the other side offers several things; --output has to be a directory that exists",
+            ),
+            _ => not_taken(reason),
+        }
     }
 
     fn tell_offer(&self, offer: &[Proposal]) {
@@ -93,10 +162,13 @@ impl<'a> User<'a> {
             self.show.line(format_args!("the other side offers {}{resumed}", describe(proposal)));
         }
         let (kind, name) = match offer {
-            [one] => (offered(one.kind), Some(one.path.to_string())),
+            [one] => (offered(one.kind), Some(one.name.clone())),
             _ => (Offered::Several, None),
         };
-        *self.name.borrow_mut() = name.clone().unwrap_or_else(|| format!("{} things", offer.len()));
+        *self.name.borrow_mut() = match offer {
+            [one] => one.path.to_string(),
+            several => format!("{} things", several.len()),
+        };
         let size = offer.iter().map(|proposal| proposal.size).sum();
         let files = offer.iter().map(|proposal| proposal.count.unwrap_or(1)).sum();
         self.show.event(&Event::Offer { from: Side::Them, kind, name, files: Some(files), bytes: size });
@@ -106,7 +178,7 @@ impl<'a> User<'a> {
 impl Host for User<'_> {
     async fn accept(&self, offer: &[Proposal]) -> Result<bool, Failure> {
         self.tell_offer(offer);
-        if self.yes {
+        if let Part::Receives { yes: true, .. } = self.part {
             return Ok(true);
         }
         let question = match offer {
@@ -124,15 +196,18 @@ impl Host for User<'_> {
                 }
                 self.begin(bytes);
             }
-            session::Event::Resumed { bytes } => self.advance(|bar| bar.resumed(bytes)),
-            session::Event::Acknowledged { bytes } | session::Event::Received { bytes } => {
+            session::Event::Resumed { bytes } => {
+                self.note_here(bytes);
+                self.advance(|bar| bar.resumed(bytes));
+            }
+            session::Event::Acknowledged { bytes } => self.advance(|bar| bar.acknowledged(bytes)),
+            session::Event::Received { bytes } => {
+                self.note_here(bytes);
                 self.advance(|bar| bar.acknowledged(bytes));
             }
-            session::Event::Sent { name, size, hash } => self.file(Side::Us, name, None, size, hash),
-            session::Event::Stored { path, size, hash } => {
-                let path = path.to_string();
-                self.file(Side::Them, &path, Some(path.clone()), size, hash);
-            }
+            session::Event::Sent { name, size, hash } => self.sent(name, size, hash),
+            session::Event::Stored { path, size, hash } => self.stored(path, size, hash),
+            session::Event::MadeDirectories { altered } => self.note_altered(altered),
             session::Event::Text(text) => {
                 if let Err(failure) = text::show(self.show, text) {
                     self.failed.borrow_mut().get_or_insert(failure);
@@ -142,6 +217,8 @@ impl Host for User<'_> {
                 let name = printable(name);
                 self.show.line(format_args!("the other side does not take {name}: {}", explain(reason)));
             }
+            // Who declines knows.
+            session::Event::NotTaken { reason: Reason::Declined, .. } => {}
             session::Event::NotTaken { name, reason } => {
                 self.show.line(format_args!("{} is not taken: {}", printable(name), explain(reason)));
             }
@@ -159,15 +236,16 @@ fn offered(kind: ItemKind) -> Offered {
 }
 
 fn describe(proposal: &Proposal) -> String {
-    let path = &proposal.path;
-    match (proposal.kind, proposal.size) {
+    let (name, path) = (printable(&proposal.name), proposal.path.to_string());
+    let what = match (proposal.kind, proposal.size) {
         (ItemKind::Directory, Some(size)) => {
             let count = count(proposal.count.unwrap_or_default(), "entry", "entries");
-            format!("the directory {path}, {} in {count}", bytes(size))
+            format!("the directory {name}, {} in {count}", bytes(size))
         }
-        (_, Some(size)) => format!("the file {path}, {}", bytes(size)),
-        (_, None) => format!("a stream {path}"),
-    }
+        (_, Some(size)) => format!("the file {name}, {}", bytes(size)),
+        (_, None) => format!("a stream {name}"),
+    };
+    if name == path { what } else { format!("{what}; here it is called {path}") }
 }
 
 fn explain(reason: Reason) -> &'static str {

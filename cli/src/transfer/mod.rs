@@ -1,6 +1,8 @@
 //! `dilated send` and `dilated receive`: with anybody's `wormhole`, and more with one of our own.
 
 mod classic;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod host;
 mod session;
 mod source;
@@ -15,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::{
     classic::{Classic, Wish},
-    host::User,
+    host::{Part, User},
     source::Sending,
 };
 use crate::{
@@ -40,6 +42,11 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// The member of the `app_versions` that tells what a side can do, as the program in Rust has it.
 const ABILITIES: &str = "abilities";
+
+/// Two people who misunderstood each other.
+const BOTH_SEND: &str = "the other side wants to send, too; one of the two has to receive";
+const BOTH_RECEIVE: &str =
+    "the other side offers nothing; perhaps it receives, too, and one of the two has to send";
 
 /// Within the member of our commands, the one with the version of that protocol.
 const DILATED: &str = "dilated";
@@ -113,17 +120,22 @@ impl Task {
         self,
         dilated: &mut Dilated,
         show: &Show,
+        kept: &Cell<bool>,
     ) -> Result<Result<Totals, Failure>, Broken> {
         let (work, user) = match self {
             Task::Send(sending) => {
                 let (name, outgoing) = sending.into_session().map_err(Broken::Here)?;
-                (session::Work { outgoing, landing: None, texts: false }, User::new(show, false, name))
+                (
+                    session::Work { outgoing, landing: None, texts: false },
+                    User::new(show, Part::Sends, name, kept),
+                )
             }
             Task::Receive(wish) => {
                 let Wish { landing, only_text, yes, .. } = wish;
+                let part = Part::Receives { yes, chosen: landing.chosen().is_some() };
                 let landing = (!only_text).then_some(landing);
                 let work = session::Work { outgoing: Vec::new(), landing, texts: true };
-                (work, User::new(show, yes, String::new()))
+                (work, User::new(show, part, String::new(), kept))
             }
         };
         let summary = session::run(dilated, work, &user).await?;
@@ -158,7 +170,7 @@ async fn run(
         messages: Cell::new(Some(sender)),
         report,
     };
-    let spoken = Cell::new(None);
+    let (spoken, parts) = (Cell::new(None), Cell::new(false));
     // It outlives the session, so that what was said last still arrives.
     let mut kept = None;
     let mut session = Box::pin(async {
@@ -182,7 +194,7 @@ async fn run(
                 let dilated = kept.insert(wormhole.dilate(config)?);
                 let changes = dilated.status_changes().inspect(host::link_events(show));
                 tokio::select! {
-                    outcome = task.run_session(dilated, show) => match outcome {
+                    outcome = task.run_session(dilated, show, &parts) => match outcome {
                         Ok(ended) => Ok(ended),
                         Err(broken) => Err(meeting::reason(dilated, broken).await),
                     },
@@ -204,6 +216,11 @@ async fn run(
         Some(Protocol::Dilated) | None => {
             // Its link stays up until the server has the reason.
             drop(session);
+            if parts.get() {
+                report.line(
+                    "what has come stays here, and the next session goes on from there if the same is sent",
+                );
+            }
             meeting.part(outcome, &mut signals).await?
         }
     };

@@ -47,7 +47,7 @@ pub enum RecordError {
         "record {found} came where record {expected} was due: something between the two sides lost, repeated or moved it"
     )]
     OutOfOrder {
-        /// Its number, as far as it fits.
+        /// Its number, or `u64::MAX` if that does not fit.
         found: u64,
         /// The number that was due.
         expected: u64,
@@ -170,7 +170,10 @@ impl RecordOpener {
         let expected = nonce(self.next);
         let found = record.split_to(NONCE);
         if *found != expected {
-            let found = found.last_chunk().map_or(u64::MAX, |number| u64::from_be_bytes(*number));
+            let found = match found.split_last_chunk() {
+                Some((high, number)) if high.iter().all(|byte| *byte == 0) => u64::from_be_bytes(*number),
+                _ => u64::MAX,
+            };
             return Err(RecordError::OutOfOrder { found, expected: self.next });
         }
         crypto_secretbox_open_easy_inplace(&mut record, &expected, &self.key)
@@ -261,6 +264,9 @@ mod tests {
             open(&[&wire[..first], &wire[..first]].concat()),
             Err(RecordError::OutOfOrder { found: 0, expected: 1 })
         );
+        let mut damaged = wire.clone();
+        damaged[first + HEADER] ^= 1;
+        assert_eq!(open(&damaged), Err(RecordError::OutOfOrder { found: u64::MAX, expected: 1 }));
         for at in [HEADER + NONCE, first - 1] {
             let mut damaged = wire.clone();
             damaged[at] ^= 1;

@@ -2,6 +2,8 @@
 
 mod archive;
 mod feed;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzz;
 mod message;
 mod receiver;
 mod sender;

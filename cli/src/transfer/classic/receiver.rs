@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write},
+    time::Duration,
 };
 
 use dilated::transit::{TransitPipe, TransitReceiver};
@@ -19,7 +20,7 @@ use crate::{
     files::{Landing, Meta, Partial, SafePath},
     quote::{bytes, count, printable},
     show::{self, Event, Hash, Side, Total},
-    transfer::text,
+    transfer::{BOTH_RECEIVE, text},
 };
 
 /// What this side's user wants.
@@ -41,9 +42,18 @@ pub(in crate::transfer) async fn receive(mut classic: Classic<'_>, wish: Wish) -
 }
 
 async fn take(classic: &mut Classic<'_>, wish: Wish) -> Result<Total, Failure> {
-    let mut transit = None;
+    /// The user is told what may be wrong when nothing was offered for so long.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let (mut transit, mut advised) = (None, false);
     loop {
-        let message = classic.hear().await?;
+        let message = tokio::select! {
+            message = classic.hear() => message?,
+            () = tokio::time::sleep(PATIENCE), if !advised => {
+                advised = true;
+                classic.show.line(format_args!("still waiting: {BOTH_RECEIVE}"));
+                continue;
+            }
+        };
         if message.transit.is_some() {
             transit = Some(contact(classic, transit)?);
         }
@@ -118,29 +128,32 @@ async fn take_data(
         let path = printable(&pipe.path.to_string());
         show.line(format_args!("connected {path}; receiving {}", bytes(incoming.size)));
         show.event(&Event::Connected { path });
-        let hash = place.fill(&mut pipe, &incoming, &show).await?;
+        let Filled { hash, altered } = place.fill(&mut pipe, &incoming, &show).await?;
         show.line(format_args!("{} is complete", incoming.path));
+        if altered {
+            show.altered();
+        }
         // It is here, whatever becomes of this.
         if let Err(error) = pipe.writer.send_record(&message::acknowledgement(&hash)).await {
             show.line(format_args!("the other side left before it was told so: {error}"));
         }
         pipe.close().await;
-        Ok(incoming.done(&show, hash))
+        Ok(incoming.done(&show, hash, altered))
     };
     classic.unless_abandoned(delivery).await
 }
 
 impl Incoming {
-    fn done(self, show: &show::Show, hash: String) -> Total {
-        let path = Some(self.path.to_string());
+    fn done(self, show: &show::Show, hash: String, altered: bool) -> Total {
+        let (from, name, path) = (Side::Them, self.name, Some(self.path.to_string()));
         match self.contents {
             None => {
                 let hash = Some(Hash::Sha256(hash));
-                show.event(&Event::File { from: Side::Them, name: self.name, path, bytes: self.size, hash });
+                show.event(&Event::File { from, name, path, altered, bytes: self.size, hash });
                 Total { files: 1, bytes: self.size }
             }
             Some(Offered { bytes, files }) => {
-                show.event(&Event::File { from: Side::Them, name: self.name, path, bytes, hash: None });
+                show.event(&Event::File { from, name, path, altered, bytes, hash: None });
                 Total { files, bytes }
             }
         }
@@ -204,30 +217,39 @@ enum Place {
     Directory(Spool),
 }
 
+/// What came to its place.
+struct Filled {
+    /// Of what was transferred, SHA-256 in hexadecimal digits.
+    hash: String,
+    /// Whether something has another name than the other side gave it.
+    altered: bool,
+}
+
 impl Place {
-    /// Receives all of it, and returns the hash once everything is in its final place.
+    /// Receives all of it, and returns once everything is in its final place.
     async fn fill(
         self,
         pipe: &mut TransitPipe,
         incoming: &Incoming,
         show: &show::Show,
-    ) -> Result<String, Failure> {
+    ) -> Result<Filled, Failure> {
+        let altered = incoming.path.altered();
         match self {
             Place::File(partial) => {
                 let store = PartialStore { partial, offset: 0 };
                 let (store, hash) = drain(pipe, incoming, store, show).await?;
                 Worker::start(move |_| store.partial.commit(Meta::default()))?.finish().await?;
-                Ok(hash)
+                Ok(Filled { hash, altered })
             }
             Place::Directory(Spool { archive, tree, offered }) => {
                 let (archive, hash) = drain(pipe, incoming, archive, show).await?;
                 show.line("unpacking");
                 let unpacked = Worker::start(move |cancelled| {
-                    unpack(archive, offered, tree.target(), cancelled)?;
-                    tree.commit(Meta::default())
+                    let altered = unpack(archive, offered, tree.target(), cancelled)?;
+                    tree.commit(Meta::default()).map(|()| altered)
                 });
-                unpacked?.finish().await?;
-                Ok(hash)
+                let inside = unpacked?.finish().await?;
+                Ok(Filled { hash, altered: altered || inside })
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     exit::{Failure, Kind},
     quote::{bytes, printable},
     show::{Bar, Event, Hash, Side, Total},
+    transfer::BOTH_SEND,
 };
 
 /// What is sent. One at a time is what this protocol can.
@@ -89,7 +90,14 @@ async fn send_data(classic: &mut Classic<'_>, data: Data) -> Result<Total, Failu
         confirm(&mut pipe, &hash).await?;
         pipe.close().await;
         let hash = Some(Hash::Sha256(hash));
-        show.event(&Event::File { from: Side::Us, name: data.name, path: None, bytes: data.size, hash });
+        show.event(&Event::File {
+            from: Side::Us,
+            name: data.name,
+            path: None,
+            altered: false,
+            bytes: data.size,
+            hash,
+        });
         Ok(data.total)
     };
     classic.unless_abandoned(delivery).await
@@ -117,7 +125,7 @@ async fn confirm(pipe: &mut TransitPipe, hash: &str) -> Result<(), Failure> {
 
 fn refuse_offer(offered: bool) -> Result<(), Failure> {
     match offered {
-        true => Err(Failure::usage("the other side wants to send, too; one of the two has to receive")),
+        true => Err(Failure::usage(BOTH_SEND)),
         false => Ok(()),
     }
 }

@@ -38,18 +38,18 @@ pub(super) struct Offered {
     pub(super) files: u64,
 }
 
-/// Puts everything into `target`, which is new.
+/// Puts everything into `target`, which is new. Whether something got another name than it has in the archive.
 pub(super) fn unpack(
     mut archive: File,
     offered: Offered,
     target: &Target,
     cancelled: &Cancelled,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let length = archive.seek(SeekFrom::End(0)).map_err(|error| cannot_read(&error))?;
     check_end(&mut archive, length, offered).map_err(Fault::into_failure)?;
     let mut archive = ZipArchive::new(BufReader::new(archive)).map_err(not_a_zip)?;
     check_table(&mut archive, offered)?;
-    let (mut directories, mut seen) = (Vec::new(), BTreeSet::new());
+    let (mut directories, mut seen) = (Vec::new(), BTreeSet::<SafePath>::new());
     let mut left = offered.bytes;
     for index in 0..archive.len() {
         cancelled.check()?;
@@ -73,7 +73,8 @@ pub(super) fn unpack(
         }
     }
     // When nothing more is written into them.
-    directories.into_iter().try_for_each(|(path, meta)| target.finish_dir(&path, meta))
+    directories.into_iter().try_for_each(|(path, meta)| target.finish_dir(&path, meta))?;
+    Ok(seen.iter().any(SafePath::altered))
 }
 
 fn extract(

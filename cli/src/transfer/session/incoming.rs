@@ -135,7 +135,7 @@ impl<H: Host> Side<'_, H> {
             Some(Accepted::Tree { tree, .. }) => Arc::clone(tree),
             _ => unreachable!("the conversation lets only directories pass"),
         };
-        let made = task::spawn_blocking(move || -> Result<(), Failure> {
+        let made = task::spawn_blocking(move || -> Result<bool, Failure> {
             let mut paths = Vec::with_capacity(directories.len());
             for directory in &directories {
                 let path = SafePath::relative(&directory.path)?;
@@ -146,9 +146,11 @@ impl<H: Host> Side<'_, H> {
             for (directory, path) in directories.iter().zip(&paths) {
                 tree.target().finish_dir(path, time::from_wire(directory.mode, directory.mtime))?;
             }
-            Ok(())
+            Ok(paths.iter().any(SafePath::altered))
         });
-        made.await.map_err(|_| Stop::worker())?.map_err(Stop::storing)
+        let altered = made.await.map_err(|_| Stop::worker())?.map_err(Stop::storing)?;
+        self.tell(Event::MadeDirectories { altered });
+        Ok(())
     }
 
     /// Puts a directory in place.
@@ -365,6 +367,7 @@ fn look(landing: &Landing, item: &Item, path: SafePath, missing: &mut u64) -> Re
         *missing = missing.saturating_add(item.size.unwrap_or(0).saturating_sub(here));
     }
     let resume = partial.is_some() || tree.is_some();
-    let proposal = Proposal { kind: item.kind, path, size: item.size, count: item.count, resume };
+    let name = item.name.clone();
+    let proposal = Proposal { kind: item.kind, name, path, size: item.size, count: item.count, resume };
     Ok(Found::Possible(Box::new(Possible { proposal, id, partial, tree })))
 }

@@ -4,6 +4,8 @@
 //! this side sends is in [`outgoing`], what comes from the other side in [`incoming`] and, on a thread, in [`store`].
 
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzz;
 mod hash;
 mod incoming;
 mod load;
@@ -58,6 +60,8 @@ pub(crate) struct Work {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proposal {
     pub(crate) kind: Kind,
+    /// As the other side calls it.
+    pub(crate) name: String,
     /// Where it would land.
     pub(crate) path: SafePath,
     /// Bytes; `None` for a stream.
@@ -92,6 +96,8 @@ pub(crate) enum Event<'a> {
     NotTaken { name: &'a str, reason: Reason },
     /// This many bytes of all that comes have been written, or were there before.
     Received { bytes: u64 },
+    /// Directories without files in them were made; whether one has another name than the other side gave it.
+    MadeDirectories { altered: bool },
     /// A file is complete, or one in a directory that is not.
     Stored { path: &'a SafePath, size: u64, hash: Hash },
 }

@@ -80,7 +80,7 @@ impl Stop {
                     Code::Protocol => Kind::PeerProgram,
                     _ => Kind::PeerLeft,
                 };
-                Failure::new(kind, format!("the other side failed: {}", printable(&message)))
+                Failure::new(kind, format!("the other side failed: {}", printable(&message))).explained()
             }
         })
     }

@@ -120,7 +120,7 @@ impl Host for Person {
             }
             Event::Received { bytes } => self.received.borrow_mut().push(bytes),
             Event::Acknowledged { bytes } => self.acknowledged.borrow_mut().push(bytes),
-            Event::SendBegins { .. } | Event::ReceiveBegins { .. } => {}
+            Event::SendBegins { .. } | Event::ReceiveBegins { .. } | Event::MadeDirectories { .. } => {}
         }
     }
 }
