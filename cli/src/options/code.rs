@@ -38,9 +38,13 @@ impl CodeWish {
                 Ok(CodeWish::Given(uri.code))
             }
             // Everybody could guess it, and it is used up when it is wrong.
-            CodeWish::Given(code) if code.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => Err(
-                Failure::usage(format!("the code {code} has no words; a code looks like 7-purple-sausages")),
-            ),
+            CodeWish::Given(code)
+                if !code.trim_start_matches(|c: char| c.is_ascii_digit()).contains(|c| c != '-') =>
+            {
+                Err(Failure::usage(format!(
+                    "the code {code} has no words; a code looks like 7-purple-sausages"
+                )))
+            }
             other => Ok(other),
         }
     }
