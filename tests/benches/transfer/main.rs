@@ -10,6 +10,7 @@
 //! `--quick` sends 64 MiB once instead of 1 GiB three times. `DILATED_BENCH_DIR` is where files are sent from and to.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
 
+mod floor;
 mod measure;
 mod report;
 mod stage;

@@ -1,7 +1,7 @@
 //! Runs the pairs.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use dilated_tests::data::Data;
 use dilated_tests::transfer::{Outcome, Program, What, transfer};
 
 use crate::stage::{LARGE, SEED, SMALL, SMALL_SIZE, Stage};
-use crate::{Extent, PAIRS, report};
+use crate::{Extent, PAIRS, floor, report};
 
 /// A transfer that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -60,9 +60,26 @@ pub(crate) enum Failure {
     Missing(&'static str),
 }
 
+/// What nobody can be faster than here.
+pub(crate) struct Floor {
+    /// Of the whole.
+    pub(crate) run: Run,
+    /// What is done in it, each alone, in 10^6 bytes a second.
+    pub(crate) parts: Vec<(&'static str, f64)>,
+}
+
+impl Floor {
+    /// 10^6 bytes in a second.
+    pub(crate) fn rate(&self, size: u64) -> f64 {
+        size as f64 / self.run.took.as_secs_f64() / 1e6
+    }
+}
+
 /// All that was measured.
 pub(crate) struct Findings {
     pub(crate) rows: Vec<Row>,
+    /// The [`floor`] of the classic protocol, or how it failed.
+    pub(crate) floor: Result<Floor, String>,
     /// What `dilated bench` sent, in 10^6 bytes a second, or how it failed.
     pub(crate) link: Result<f64, String>,
     /// Whether the files were in memory.
@@ -71,13 +88,16 @@ pub(crate) struct Findings {
 
 impl Findings {
     pub(crate) fn is_success(&self) -> bool {
-        self.link.is_ok() && !self.rows.iter().any(|row| matches!(row.measured, Err(Failure::Failed(_))))
+        self.link.is_ok()
+            && self.floor.is_ok()
+            && !self.rows.iter().any(|row| matches!(row.measured, Err(Failure::Failed(_))))
     }
 }
 
 /// Measures everything.
 pub(crate) async fn measure(stage: &Stage, extent: Extent) -> Findings {
     let link = link(stage, extent).await;
+    let floor = least(stage, extent).map_err(|error| error.to_string());
     let mut rows = Vec::new();
     for (sender, receiver) in PAIRS {
         let missing = [sender, receiver].into_iter().find_map(|program| stage.programs.lacks(program));
@@ -88,7 +108,7 @@ pub(crate) async fn measure(stage: &Stage, extent: Extent) -> Findings {
         println!("{sender} to {receiver}: {}", report::sentence(&measured, extent));
         rows.push(Row { sender, receiver, measured });
     }
-    Findings { rows, link, in_memory: stage.in_memory }
+    Findings { rows, floor, link, in_memory: stage.in_memory }
 }
 
 async fn medians(
@@ -102,11 +122,25 @@ async fn medians(
         large.push(send(stage, sender, receiver, LARGE, extent.size).await?);
         small.push(send(stage, sender, receiver, SMALL, SMALL_SIZE).await?);
     }
-    let median = |mut runs: Vec<Run>| {
-        runs.sort_by_key(|run| run.took);
-        runs[runs.len() / 2]
-    };
     Ok(Medians { large: median(large), small: median(small) })
+}
+
+fn median(mut runs: Vec<Run>) -> Run {
+    runs.sort_by_key(|run| run.took);
+    runs[runs.len() / 2]
+}
+
+/// Measures the floor.
+fn least(stage: &Stage, extent: Extent) -> io::Result<Floor> {
+    let from = stage.from.join(LARGE);
+    let to = tempfile::tempdir_in(stage.place.path())?;
+    let copy = to.path().join(LARGE);
+    let mut runs = Vec::new();
+    for _ in 0..extent.rounds {
+        runs.push(floor::transfer(&from, &copy, extent.size)?);
+        std::fs::remove_file(&copy)?;
+    }
+    Ok(Floor { run: median(runs), parts: floor::parts(&from, &copy, extent.size)? })
 }
 
 /// Sends a file once, and compares what arrived.

@@ -6,7 +6,13 @@ use std::time::Duration;
 use dilated_tests::transfer::Program;
 
 use crate::Extent;
-use crate::measure::{Failure, Findings, Medians, Row};
+use crate::measure::{Failure, Findings, Floor, Medians, Row};
+
+/// Columns of the table.
+const COLUMNS: usize = 11;
+
+/// The protocol of which the floor is.
+const CLASSIC: &str = "classic";
 
 /// What one pair did, for who watches.
 pub(crate) fn sentence(measured: &Result<Medians, Failure>, extent: Extent) -> String {
@@ -34,11 +40,13 @@ pub(crate) fn print(findings: &Findings, extent: Extent, markdown: bool) {
         "a byte takes".to_owned(),
         "MB/s".to_owned(),
         "of `dilated bench`".to_owned(),
+        "of the floor".to_owned(),
         "CPU sender".to_owned(),
         "CPU receiver".to_owned(),
     ];
     let mut table = vec![head];
     table.extend(findings.rows.iter().map(|row| cells(row, findings, extent)));
+    table.extend(findings.floor.as_ref().ok().map(|floor| floor_cells(floor, findings, extent)));
     println!("\n{}", if markdown { markdown_table(&table) } else { plain_table(&table) });
     let place = if findings.in_memory { "in memory" } else { "on a disk" };
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
@@ -46,19 +54,37 @@ pub(crate) fn print(findings: &Findings, extent: Extent, markdown: bool) {
         Ok(rate) => println!("`dilated bench` of the same run sent {rate:.0} MB/s."),
         Err(how) => println!("`dilated bench` failed: {how}"),
     }
+    match &findings.floor {
+        Ok(floor) => {
+            let parts: Vec<String> =
+                floor.parts.iter().map(|(name, rate)| format!("{name} {rate:.0}")).collect();
+            println!("Alone, in MB/s: {}.", parts.join(", "));
+        }
+        Err(how) => println!("the floor failed: {how}"),
+    }
     println!("{} rounds on {cores} cores, files {place}.", extent.rounds);
 }
 
-fn cells(row: &Row, findings: &Findings, extent: Extent) -> [String; 10] {
+fn cells(row: &Row, findings: &Findings, extent: Extent) -> [String; COLUMNS] {
+    let speaks = match (row.sender, row.receiver) {
+        (Program::Dilated, Program::Dilated) => "dilated-1",
+        _ => CLASSIC,
+    };
     let (works, figures) = match &row.measured {
         Ok(medians) => {
             let rate = medians.rate(extent.size);
-            let share = rate.zip(findings.link.as_ref().ok()).map(|(rate, link)| 100.0 * rate / link);
+            let floor = findings
+                .floor
+                .as_ref()
+                .ok()
+                .filter(|_| speaks == CLASSIC)
+                .map(|floor| floor.rate(extent.size));
             let figures = [
                 seconds(medians.large.took),
                 seconds(medians.small.took),
                 rate.map_or_else(nothing, |rate| format!("{rate:.0}")),
-                share.map_or_else(nothing, |share| format!("{share:.0} %")),
+                share(rate, findings.link.as_ref().ok().copied()),
+                share(rate, floor),
                 seconds(medians.large.sender),
                 seconds(medians.large.receiver),
             ];
@@ -67,11 +93,7 @@ fn cells(row: &Row, findings: &Findings, extent: Extent) -> [String; 10] {
         Err(Failure::Failed(_)) => ("**no**", std::array::from_fn(|_| nothing())),
         Err(Failure::Missing(_)) => ("not run", std::array::from_fn(|_| nothing())),
     };
-    let speaks = match (row.sender, row.receiver) {
-        (Program::Dilated, Program::Dilated) => "dilated-1",
-        _ => "classic",
-    };
-    let [large, small, rate, share, sender, receiver] = figures;
+    let [large, small, rate, of_link, of_floor, sender, receiver] = figures;
     [
         format!("`{}`", row.sender),
         format!("`{}`", row.receiver),
@@ -80,30 +102,52 @@ fn cells(row: &Row, findings: &Findings, extent: Extent) -> [String; 10] {
         large,
         small,
         rate,
-        share,
+        of_link,
+        of_floor,
         sender,
         receiver,
     ]
+}
+
+fn floor_cells(floor: &Floor, findings: &Findings, extent: Extent) -> [String; COLUMNS] {
+    let rate = Some(floor.rate(extent.size));
+    [
+        "floor".to_owned(),
+        "floor".to_owned(),
+        "records".to_owned(),
+        "yes".to_owned(),
+        seconds(floor.run.took),
+        nothing(),
+        rate.map_or_else(nothing, |rate| format!("{rate:.0}")),
+        share(rate, findings.link.as_ref().ok().copied()),
+        share(rate, rate),
+        seconds(floor.run.sender),
+        seconds(floor.run.receiver),
+    ]
+}
+
+fn share(rate: Option<f64>, whole: Option<f64>) -> String {
+    rate.zip(whole).map_or_else(nothing, |(rate, whole)| format!("{:.0} %", 100.0 * rate / whole))
 }
 
 fn nothing() -> String {
     "–".to_owned()
 }
 
-fn markdown_table(table: &[[String; 10]]) -> String {
+fn markdown_table(table: &[[String; COLUMNS]]) -> String {
     let mut text = String::new();
     for (index, row) in table.iter().enumerate() {
         let _ = writeln!(text, "| {} |", row.join(" | "));
         if index == 0 {
-            text.push_str("| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n");
+            text.push_str("| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
         }
     }
     text
 }
 
-fn plain_table(table: &[[String; 10]]) -> String {
+fn plain_table(table: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 10] = std::array::from_fn(width);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
     let mut text = String::new();
     for row in table {
         for (cell, width) in row.iter().zip(widths) {

@@ -4,14 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use crate::pipe::MAX_NOISE_MESSAGE;
-
-/// The longest record of `dilated-1`, with its length, in bytes.
-const RECORD: usize = 4 + MAX_NOISE_MESSAGE;
-
-/// Bytes asked of the socket at once: whole records, so that a stream of full ones leaves no remainder that has to be moved to
-/// the next buffer.
-pub(super) const READ: usize = 4 * RECORD;
+/// Records asked of the socket at once: whole ones, so that a stream of full ones leaves no remainder that has to be moved to the
+/// next buffer.
+const RECORDS: usize = 4;
 
 /// Bytes that a buffer keeps for the next batch. One that a long message made larger is given back.
 pub(super) const KEPT: usize = 1024 * 1024;
@@ -25,8 +20,10 @@ const REST: usize = 4096;
 
 /// Makes room to read, and takes buffers up again when all messages in them are gone: a new one costs a page fault for every
 /// 4 KiB.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Buffers {
+    /// Bytes of a full record.
+    record: usize,
     /// Read full, the oldest first. As long as somebody holds a message in one it cannot be reclaimed.
     spent: VecDeque<BytesMut>,
     /// The most that the present buffer had to hold since it was new.
@@ -36,13 +33,18 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
+    /// For records of so many bytes, with their length, when they are full.
+    pub(super) fn new(record: usize) -> Buffers {
+        Buffers { record, spent: VecDeque::new(), peak: 0, burst: 0 }
+    }
+
     /// Makes room in `buffer` for the next read. `missing`: bytes of the frame at its front that are not here yet, as far
     /// as that is known.
     pub(super) fn make_room(&mut self, buffer: &mut BytesMut, missing: usize) {
-        let held = buffer.len();
-        if held + missing > READ {
+        let (held, read) = (buffer.len(), RECORDS * self.record);
+        if held + missing > read {
             // A long frame gets its room as it arrives: its length is not authenticated before it is complete.
-            buffer.reserve(missing.min(held).max(READ));
+            buffer.reserve(missing.min(held).max(read));
             self.peak = self.peak.max(buffer.capacity());
             return;
         }
@@ -50,14 +52,14 @@ impl Buffers {
             *buffer = BytesMut::from(&buffer[..]);
         }
         self.peak = 0;
-        let wanted = if missing > 0 { missing } else { RECORD };
-        if buffer.capacity() - held >= wanted || buffer.try_reclaim(READ - held) {
+        let wanted = if missing > 0 { missing } else { self.record };
+        if buffer.capacity() - held >= wanted || buffer.try_reclaim(read - held) {
             return;
         }
-        let reclaimed = self.spent.iter_mut().position(|spent| spent.try_reclaim(READ));
+        let reclaimed = self.spent.iter_mut().position(|spent| spent.try_reclaim(read));
         let mut next = reclaimed
             .and_then(|index| self.spent.remove(index))
-            .unwrap_or_else(|| BytesMut::with_capacity(READ));
+            .unwrap_or_else(|| BytesMut::with_capacity(read));
         next.extend_from_slice(buffer);
         let mut spent = std::mem::replace(buffer, next);
         spent.clear();
@@ -87,6 +89,9 @@ mod tests {
 
     use super::*;
 
+    const RECORD: usize = 65_539;
+    const READ: usize = RECORDS * RECORD;
+
     /// Fills `buffer` to its end, and takes it out in frames of this length; what remains stays.
     fn fill(buffer: &mut BytesMut, frame: usize) -> Vec<Bytes> {
         let room = buffer.capacity() - buffer.len();
@@ -100,7 +105,7 @@ mod tests {
 
     #[test]
     fn buffers_are_taken_up_again_when_their_messages_are_gone() {
-        let (mut buffers, mut buffer) = (Buffers::default(), BytesMut::new());
+        let (mut buffers, mut buffer) = (Buffers::new(RECORD), BytesMut::new());
         let mut held: VecDeque<Vec<Bytes>> = VecDeque::new();
         let mut places = std::collections::BTreeSet::new();
         for _ in 0..100 {
@@ -117,7 +122,7 @@ mod tests {
 
     #[test]
     fn messages_that_nobody_lets_go_of_do_not_fill_the_memory_of_the_link() {
-        let (mut buffers, mut buffer) = (Buffers::default(), BytesMut::new());
+        let (mut buffers, mut buffer) = (Buffers::new(RECORD), BytesMut::new());
         let mut held = Vec::new();
         for _ in 0..40 {
             buffers.make_room(&mut buffer, 0);
@@ -132,7 +137,7 @@ mod tests {
 
     #[test]
     fn between_two_bursts_they_are_kept() {
-        let (mut buffers, mut buffer) = (Buffers::default(), BytesMut::new());
+        let (mut buffers, mut buffer) = (Buffers::new(RECORD), BytesMut::new());
         let mut held = Vec::new();
         for _ in 0..4 {
             buffers.make_room(&mut buffer, 0);
@@ -151,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_began_stays_where_it_is_while_it_fits() {
-        let (mut buffers, mut buffer) = (Buffers::default(), BytesMut::new());
+        let (mut buffers, mut buffer) = (Buffers::new(RECORD), BytesMut::new());
         buffers.make_room(&mut buffer, 0);
         let frames = fill(&mut buffer, 60_000);
         let (rest, place) = (buffer.len(), buffer.as_ptr());

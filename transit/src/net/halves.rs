@@ -1,7 +1,7 @@
 //! The two halves of a connection with their buffers, whatever its records are sealed with.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -39,11 +39,11 @@ pub(super) struct Outlet {
     peak: usize,
 }
 
-/// The halves of a connection.
-pub(super) fn halves(stream: TcpStream) -> (Inlet, Outlet) {
+/// The halves of a connection, whose records are of so many bytes when they are full.
+pub(super) fn halves(stream: TcpStream, record: usize) -> (Inlet, Outlet) {
     let (read, write) = stream.into_split();
     (
-        Inlet { stream: read, buffers: Buffers::default() },
+        Inlet { stream: read, buffers: Buffers::new(record) },
         Outlet { stream: write, output: BytesMut::new(), peak: 0 },
     )
 }
@@ -73,21 +73,6 @@ impl Outlet {
         let written = write(&mut self.output);
         self.peak = self.peak.max(self.output.len());
         written
-    }
-
-    /// Puts bytes behind what is pending; without a copy if nothing is.
-    pub(super) fn push(&mut self, bytes: BytesMut) {
-        if self.output.is_empty() {
-            self.output = bytes;
-            self.peak = 0;
-        } else {
-            self.append(|output| output.extend_from_slice(&bytes));
-        }
-    }
-
-    /// The buffer of what was written, for what comes next. Call it when nothing is pending.
-    pub(super) fn reclaim(&mut self) -> BytesMut {
-        std::mem::take(&mut self.output)
     }
 
     /// Bytes that are not written yet.
@@ -127,7 +112,7 @@ pub(super) fn abort(inlet: Inlet, outlet: Outlet) {
 /// Writes what is pending and ends the connection in order.
 pub(super) async fn close(mut inlet: Inlet, mut outlet: Outlet) {
     // An error here means that the connection is gone already, which is what was wanted.
-    if std::future::poll_fn(|cx| outlet.poll_flush(cx)).await.is_ok() {
+    if poll_fn(|cx| outlet.poll_flush(cx)).await.is_ok() {
         let _ = outlet.stream.shutdown().await;
         // Bytes that nobody reads would turn the end into a reset, which may overtake our last bytes.
         let drain = async { while matches!(inlet.stream.read(&mut [0; 4096]).await, Ok(n) if n > 0) {} };

@@ -13,8 +13,11 @@ use tokio::net::TcpStream;
 use super::halves::{self, Inlet, Outlet, halves};
 use crate::{
     path::Path,
-    pipe::{OpenError, Opener, SealError, Sealer},
+    pipe::{MAX_NOISE_MESSAGE, OpenError, Opener, SealError, Sealer},
 };
+
+/// The longest record of `dilated-1`, with its length, in bytes.
+const RECORD: usize = 4 + MAX_NOISE_MESSAGE;
 
 /// Why a link ended.
 #[derive(Debug, Error)]
@@ -129,7 +132,7 @@ impl Link {
         path: Path,
         generation: u64,
     ) -> Link {
-        let (inlet, outlet) = halves(stream);
+        let (inlet, outlet) = halves(stream, RECORD);
         let (reader, writer) = (LinkReader { inlet, opener }, LinkWriter { outlet, sealer });
         Link { reader, writer, path, generation }
     }

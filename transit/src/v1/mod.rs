@@ -16,4 +16,4 @@ mod record;
 
 pub use handshake::{TransitError, TransitHandshake, TransitStage};
 pub use keys::{Part, TransitKey};
-pub use record::{MAX_RECORD, ROOM_BEFORE, ROOM_BEHIND, RecordError, RecordOpener, RecordSealer};
+pub use record::{MAX_RECORD, RECORD_OVERHEAD, RecordError, RecordOpener, RecordSealer};

@@ -8,7 +8,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dryoc::classic::crypto_secretbox::{
-    Nonce, crypto_secretbox_easy_inplace, crypto_secretbox_open_easy_inplace,
+    Key, Nonce, crypto_secretbox_detached, crypto_secretbox_open_detached, crypto_secretbox_open_easy_inplace,
 };
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -22,10 +22,8 @@ const NONCE: usize = 24;
 const TAG: usize = 16;
 const OVERHEAD: usize = NONCE + TAG;
 
-/// Bytes of room before the plaintext of a record that is [sealed in its place](RecordSealer::seal_in_place).
-pub const ROOM_BEFORE: usize = HEADER + NONCE;
-/// Bytes of room behind it.
-pub const ROOM_BEHIND: usize = TAG;
+/// Bytes that a record has more than its plaintext.
+pub const RECORD_OVERHEAD: usize = HEADER + OVERHEAD;
 
 /// Why a record could not be opened, and no other will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -82,30 +80,18 @@ impl RecordSealer {
     ///
     /// If the plaintext is longer than [`MAX_RECORD`].
     pub fn seal(&mut self, plaintext: &[u8], out: &mut BytesMut) {
-        let start = out.len();
-        out.reserve(ROOM_BEFORE + plaintext.len() + ROOM_BEHIND);
-        out.put_bytes(0, ROOM_BEFORE);
-        out.put_slice(plaintext);
-        out.put_bytes(0, ROOM_BEHIND);
-        self.seal_in_place(&mut out[start..]);
-    }
-
-    /// Makes a record of what begins with [`ROOM_BEFORE`] bytes, goes on with the plaintext, and ends with [`ROOM_BEHIND`] bytes.
-    /// Otherwise like [`seal`](Self::seal).
-    ///
-    /// # Panics
-    ///
-    /// If there is less room, or the plaintext is longer than [`MAX_RECORD`].
-    pub fn seal_in_place(&mut self, room: &mut [u8]) {
-        let (before, sealed) = room.split_at_mut(ROOM_BEFORE);
-        assert!((TAG..=MAX_RECORD + TAG).contains(&sealed.len()), "the caller cuts what it sends");
-        let length = u32::try_from(NONCE + sealed.len()).expect("a record is far below 4 GiB");
+        assert!(plaintext.len() <= MAX_RECORD, "the caller cuts what it sends");
         let nonce = nonce(self.next);
         // 2⁶⁴ records cannot be sent in a lifetime.
         self.next += 1;
-        before[..HEADER].copy_from_slice(&length.to_be_bytes());
-        before[HEADER..].copy_from_slice(&nonce);
-        crypto_secretbox_easy_inplace(sealed, &nonce, &self.key).expect("there is room for the tag");
+        out.reserve(RECORD_OVERHEAD + plaintext.len());
+        out.put_u32(u32::try_from(OVERHEAD + plaintext.len()).expect("a record is far below 4 GiB"));
+        out.put_slice(&nonce);
+        let start = out.len();
+        out.put_bytes(0, TAG + plaintext.len());
+        let (tag, sealed) = out[start..].split_first_chunk_mut().expect("there is room for the tag");
+        crypto_secretbox_detached(sealed, tag, plaintext, &nonce, &self.key)
+            .expect("one is as long as the other");
     }
 }
 
@@ -151,16 +137,55 @@ impl RecordOpener {
     ///
     /// [`RecordError`], which is final: every later call returns it again.
     pub fn next_record(&mut self) -> Result<Option<Bytes>, RecordError> {
+        self.open_next(|mut sealed, nonce, key| {
+            crypto_secretbox_open_easy_inplace(&mut sealed, nonce, key).ok()?;
+            sealed.truncate(sealed.len() - TAG);
+            Some(sealed.freeze())
+        })
+    }
+
+    /// Like [`next_record`](Self::next_record), but appends the plaintext to `out`, and returns how long it is. For many records:
+    /// the [`buffer`](Self::buffer) is free for the next at once.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`next_record`](Self::next_record). Nothing is appended then.
+    pub fn next_record_into(&mut self, out: &mut Vec<u8>) -> Result<Option<usize>, RecordError> {
+        self.open_next(|sealed, nonce, key| {
+            let (tag, sealed) = sealed.split_first_chunk()?;
+            let start = out.len();
+            out.resize(start + sealed.len(), 0);
+            let opened = crypto_secretbox_open_detached(&mut out[start..], sealed, tag, nonce, key);
+            if opened.is_err() {
+                out.truncate(start);
+            }
+            opened.ok().map(|()| sealed.len())
+        })
+    }
+
+    /// Hands tag and ciphertext of the next record to `open`, if it is complete.
+    fn open_next<T>(
+        &mut self,
+        open: impl FnOnce(BytesMut, &Nonce, &Key) -> Option<T>,
+    ) -> Result<Option<T>, RecordError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.open_next().inspect_err(|error| {
+        let opened = self.take_next().and_then(|taken| match taken {
+            None => Ok(None),
+            Some((sealed, nonce)) => match open(sealed, &nonce, &self.key) {
+                None => Err(RecordError::Undecryptable),
+                opened => Ok(opened),
+            },
+        });
+        opened.inspect_err(|error| {
             self.failed = Some(*error);
             self.buffer = BytesMut::new();
         })
     }
 
-    fn open_next(&mut self) -> Result<Option<Bytes>, RecordError> {
+    /// Tag and ciphertext of the next record, with its nonce, if it is complete.
+    fn take_next(&mut self) -> Result<Option<(BytesMut, Nonce)>, RecordError> {
         let Some(length) = self.announced()? else { return Ok(None) };
         if self.buffer.len() < HEADER + length {
             return Ok(None);
@@ -176,11 +201,8 @@ impl RecordOpener {
             };
             return Err(RecordError::OutOfOrder { found, expected: self.next });
         }
-        crypto_secretbox_open_easy_inplace(&mut record, &expected, &self.key)
-            .map_err(|_| RecordError::Undecryptable)?;
-        record.truncate(length - OVERHEAD);
         self.next += 1;
-        Ok(Some(record.freeze()))
+        Ok(Some((record, expected)))
     }
 
     /// What the record at the front announces as its length, once that has arrived.
@@ -271,6 +293,9 @@ mod tests {
             let mut damaged = wire.clone();
             damaged[at] ^= 1;
             assert_eq!(open(&damaged), Err(RecordError::Undecryptable));
+            let mut out = b"before".to_vec();
+            assert_eq!(opener(&damaged).next_record_into(&mut out), Err(RecordError::Undecryptable));
+            assert_eq!(out, b"before");
         }
         assert_eq!(open(&[0, 0, 0, 39]), Err(RecordError::TooShort(39)));
         assert!(matches!(open(b"HTTP/1.1 400"), Err(RecordError::TooLong { .. })));
@@ -286,14 +311,18 @@ mod tests {
             let mut wire = BytesMut::new();
             records.iter().for_each(|record| sealer.seal(record, &mut wire));
             let mut opened = Vec::new();
+            let (mut other, mut appended) = (self::opener(b""), Vec::new());
             for chunk in wire.chunks(cut) {
+                other.buffer().extend_from_slice(chunk);
+                while other.next_record_into(&mut appended).unwrap().is_some() {}
                 opener.buffer().extend_from_slice(chunk);
                 while let Some(record) = opener.next_record().unwrap() {
                     opened.push(record.to_vec());
                 }
                 prop_assert!(opener.buffer().is_empty() || opener.buffer().len() < HEADER || opener.missing() > 0);
             }
-            prop_assert_eq!(opened, records);
+            prop_assert_eq!(&opened, &records);
+            prop_assert_eq!(appended, records.concat());
         }
 
         /// The kernels differ with the length and the processor; another implementation has none of them.
@@ -309,7 +338,7 @@ mod tests {
             sealer.seal(&plaintext, &mut wire);
             let other = XSalsa20Poly1305::new(&[9; 32].into());
             let sealed = other.encrypt(&nonce(number).into(), &plaintext[..]).unwrap();
-            prop_assert_eq!(&wire[ROOM_BEFORE..], &sealed[..]);
+            prop_assert_eq!(&wire[HEADER + NONCE..], &sealed[..]);
             opener.buffer().extend_from_slice(&wire);
             prop_assert_eq!(opener.next_record().unwrap().unwrap(), plaintext);
         }

@@ -11,21 +11,18 @@
 //! to it and all the back-pressure.
 
 use std::{
+    future::poll_fn,
     io::{self, Read, Write},
     sync::mpsc as buffers,
+    task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
 use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::pipe::{PIECE, TransferError, TransitReader, TransitWriter, ended_early};
-use crate::v1::{ROOM_BEFORE, ROOM_BEHIND};
 
-/// Bytes of one record with the room that it is sealed in.
-const ROOM: usize = ROOM_BEFORE + PIECE + ROOM_BEHIND;
-
-/// Records that change threads at once.
-const BATCH: usize = 4;
+/// Bytes that are read or written at once, and then change threads: a few records, and less than a cache.
+const BATCH: usize = 4 * PIECE;
 
 /// Batches that wait for the other thread.
 const AHEAD: usize = 4;
@@ -56,20 +53,25 @@ impl TransitWriter {
             read.map(|()| source)
         });
         let mut sent = Ok(());
-        while let Some(mut batch) = batches.recv().await {
-            batch.chunks_mut(ROOM).for_each(|room| self.sealer.seal_in_place(room));
-            self.outlet.push(batch);
-            sent = self.flush().await;
+        while let Some(batch) = batches.recv().await {
+            sent = self.send_batch(&batch).await;
             if sent.is_err() {
                 break;
             }
             // The thread may have read everything already.
-            let _ = spent.send(self.outlet.reclaim());
+            let _ = spent.send(batch);
         }
         drop(batches);
         let read = joined(reading.await);
         sent?;
         read.map_err(TransferError::Local)
+    }
+
+    async fn send_batch(&mut self, batch: &[u8]) -> Result<(), TransferError> {
+        for piece in batch.chunks(PIECE) {
+            self.seal(piece)?;
+        }
+        self.flush().await
     }
 }
 
@@ -78,30 +80,21 @@ fn read_batches(
     source: &mut impl Read,
     length: u64,
     observe: &mut impl FnMut(&[u8]),
-    full: &mpsc::Sender<BytesMut>,
-    fresh: &buffers::Receiver<BytesMut>,
+    full: &mpsc::Sender<Vec<u8>>,
+    fresh: &buffers::Receiver<Vec<u8>>,
 ) -> io::Result<()> {
     let mut rest = length;
     while rest > 0 {
         let mut batch = fresh.try_recv().unwrap_or_default();
-        batch.clear();
-        batch.reserve(BATCH * ROOM);
-        for _ in 0..BATCH {
-            let most = usize::try_from(rest).map_or(PIECE, |rest| rest.min(PIECE));
-            let start = batch.len() + ROOM_BEFORE;
-            batch.resize(start + most, 0);
-            let read = match read_some(source, &mut batch[start..]) {
-                Ok(0) => Err(ended_early(rest)),
-                read => read,
-            }?;
-            observe(&batch[start..start + read]);
-            batch.truncate(start + read);
-            batch.resize(start + read + ROOM_BEHIND, 0);
-            rest -= read as u64;
-            if read < PIECE {
-                break;
-            }
-        }
+        // Full ones come back as long as they were.
+        batch.resize(usize::try_from(rest).map_or(BATCH, |rest| rest.min(BATCH)), 0);
+        let read = match read_some(source, &mut batch) {
+            Ok(0) => Err(ended_early(rest)),
+            read => read,
+        }?;
+        batch.truncate(read);
+        observe(&batch);
+        rest -= read as u64;
         if full.blocking_send(batch).is_err() {
             break;
         }
@@ -123,7 +116,7 @@ impl TransitReader {
     /// gives it back. `observe` sees each piece there after it was written: for progress, and for a hash. No byte beyond
     /// `length` is written.
     ///
-    /// Memory: about 1.5 MiB, and buffers of the socket of 4 MiB at most.
+    /// Memory: about 1.5 MiB; 8 MiB at most, if the other side makes its records as long as it may.
     ///
     /// # Errors
     ///
@@ -138,27 +131,24 @@ impl TransitReader {
         length: u64,
         mut observe: impl FnMut(&[u8]) + Send + 'static,
     ) -> Result<W, TransferError> {
-        let (full, mut batches) = mpsc::channel::<Vec<Bytes>>(AHEAD);
+        let (full, mut batches) = mpsc::channel::<Vec<u8>>(AHEAD);
+        let (spent, fresh) = buffers::channel::<Vec<u8>>();
         let writing = spawn_blocking(move || {
             while let Some(batch) = batches.blocking_recv() {
-                for piece in batch {
-                    sink.write_all(&piece)?;
-                    observe(&piece);
-                }
+                sink.write_all(&batch)?;
+                observe(&batch);
+                // Everything may have been received already.
+                let _ = spent.send(batch);
             }
             sink.flush()?;
             io::Result::Ok(sink)
         });
         let mut received = 0;
         let mut result = Ok(());
-        while received < length {
-            let batch = match self.next_batch(&mut received, length).await {
-                Ok(batch) => batch,
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            };
+        while received < length && result.is_ok() {
+            let mut batch = fresh.try_recv().unwrap_or_default();
+            batch.clear();
+            result = poll_fn(|cx| self.poll_batch(cx, &mut batch, &mut received, length)).await;
             if full.send(batch).await.is_err() {
                 // It says why when it is joined.
                 break;
@@ -170,23 +160,22 @@ impl TransitReader {
         written.map_err(TransferError::Local)
     }
 
-    /// The next records, at least one, as far as they are here and belong to the stream.
-    async fn next_batch(&mut self, received: &mut u64, length: u64) -> Result<Vec<Bytes>, TransferError> {
-        let mut batch = Vec::new();
-        let mut next = self.next_piece(*received, length).await?;
-        loop {
-            *received += next.len() as u64;
-            batch.push(next);
-            if *received == length || batch.iter().map(Bytes::len).sum::<usize>() >= BATCH * PIECE {
-                return Ok(batch);
+    /// Fills a batch with the next records, at least one, as far as they are here and belong to the stream. What came before an
+    /// error is in the batch.
+    fn poll_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<u8>,
+        received: &mut u64,
+        length: u64,
+    ) -> Poll<Result<(), TransferError>> {
+        while *received < length && batch.len() < BATCH {
+            match self.poll_piece(cx, batch, received, length) {
+                Poll::Pending if !batch.is_empty() => break,
+                opened => ready!(opened)?,
             }
-            // An error comes again when nothing else is left.
-            next = match self.opener.next_record() {
-                Ok(Some(next)) if *received + next.len() as u64 <= length => next,
-                Ok(Some(_)) => return Err(TransferError::Long { expected: length }),
-                Ok(None) | Err(_) => return Ok(batch),
-            };
         }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     net::halves::{self, Inlet, Outlet, halves},
     path::Path,
-    v1::{MAX_RECORD, RecordError, RecordOpener, RecordSealer, TransitHandshake},
+    v1::{MAX_RECORD, RECORD_OVERHEAD, RecordError, RecordOpener, RecordSealer, TransitHandshake},
 };
 
 /// Bytes of a stream in one record. Python sends 16 KiB; every reader takes more, and more is faster.
@@ -107,30 +107,48 @@ impl TransitReader {
         mut observe: impl FnMut(&[u8]),
     ) -> Result<(), TransferError> {
         let mut received = 0;
+        let mut piece = Vec::new();
         while received < length {
-            let record = self.next_piece(received, length).await?;
-            received += record.len() as u64;
-            sink.write_all(&record).await.map_err(TransferError::Local)?;
-            observe(&record);
+            piece.clear();
+            poll_fn(|cx| self.poll_piece(cx, &mut piece, &mut received, length)).await?;
+            sink.write_all(&piece).await.map_err(TransferError::Local)?;
+            observe(&piece);
         }
         sink.flush().await.map_err(TransferError::Local)
     }
 
-    /// The next record of a stream of which so much was received.
-    pub(super) async fn next_piece(&mut self, received: u64, length: u64) -> Result<Bytes, TransferError> {
-        match self.next_record().await? {
-            None => Err(TransferError::Short { received, expected: length }),
-            Some(record) if received + record.len() as u64 > length => {
-                Err(TransferError::Long { expected: length })
-            }
-            Some(record) => Ok(record),
+    /// Appends the next record of a stream of which so much was received.
+    pub(super) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+        received: &mut u64,
+        length: u64,
+    ) -> Poll<Result<(), TransferError>> {
+        let start = out.len();
+        let next = ready!(self.poll_opened(cx, |opener| opener.next_record_into(out)))?;
+        let piece = next.ok_or(TransferError::Short { received: *received, expected: length })?;
+        *received += piece as u64;
+        if *received > length {
+            out.truncate(start);
+            return Poll::Ready(Err(TransferError::Long { expected: length }));
         }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, TransferError>> {
+        self.poll_opened(cx, RecordOpener::next_record)
+    }
+
+    /// What `open` makes of the next record, or `None` when the other side has closed the connection in order.
+    fn poll_opened<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut open: impl FnMut(&mut RecordOpener) -> Result<Option<T>, RecordError>,
+    ) -> Poll<Result<Option<T>, TransferError>> {
         loop {
-            if let Some(record) = self.opener.next_record()? {
-                return Poll::Ready(Ok(Some(record)));
+            if let Some(opened) = open(&mut self.opener)? {
+                return Poll::Ready(Ok(Some(opened)));
             }
             let missing = self.opener.missing();
             let read = ready!(self.inlet.poll_fill(cx, self.opener.buffer(), missing));
@@ -198,7 +216,7 @@ impl TransitWriter {
         self.flush().await
     }
 
-    fn seal(&mut self, plaintext: &[u8]) -> Result<(), TransferError> {
+    pub(super) fn seal(&mut self, plaintext: &[u8]) -> Result<(), TransferError> {
         if plaintext.len() > MAX_RECORD {
             return Err(TransferError::RecordTooLong(plaintext.len()));
         }
@@ -225,7 +243,7 @@ pub struct TransitPipe {
 impl TransitPipe {
     /// A Sender's choice waits for the first [flush](TransitWriter::flush).
     pub(super) fn new(stream: TcpStream, handshake: TransitHandshake, path: Path) -> TransitPipe {
-        let (inlet, mut outlet) = halves(stream);
+        let (inlet, mut outlet) = halves(stream, PIECE + RECORD_OVERHEAD);
         let (sealer, opener) = outlet
             .append(|output| handshake.into_pipe(output))
             .expect("only handshakes that are ready become pipes");
