@@ -75,7 +75,7 @@ fn run(data: &[u8]) -> Option<()> {
             match open(&mut opener, appending) {
                 Ok(Some(record)) => {
                     let (end, expected) = opened.next().expect("no record that was not sealed");
-                    assert!(record == expected, "record {untouched} came out differently");
+                    assert!(record == *expected, "record {untouched} came out differently");
                     untouched += usize::from(*end <= at);
                 }
                 Ok(None) => break,
