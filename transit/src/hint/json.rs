@@ -155,6 +155,14 @@ mod tests {
     }
 
     #[test]
+    fn a_priority_is_passed_on_as_it_was_read() {
+        let text = r#"[{"type":"tor-tcp-v1","hostname":"x","port":1,"priority":0.00000000000000000000000000001000}]"#;
+        let hints = parse(&serde_json::from_str(text).unwrap());
+        assert_eq!(parse(&serde_json::from_str(&encode_hints(&hints).to_string()).unwrap()), hints);
+        assert!(matches!(&hints[..], [Hint::Tor(hint)] if hint.priority() == 1e-29), "{hints:?}");
+    }
+
+    #[test]
     fn senseless_entries_are_skipped() {
         let value = json!([
             null, 7, "x", [], {},
